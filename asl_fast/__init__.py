@@ -9,7 +9,11 @@ __version__ = "0.1.0"
 # TensorFlow, which takes seconds.
 _HOMES = {
     "AugmentOptions": "options",
+    "DataFrameIterator": "files",
+    "DirectoryIterator": "files",
+    "ImageDataGenerator": "generator",
     "InputError": "errors",
+    "NumpyArrayIterator": "iterators",
     "RECIPES": "recipe",
     "RandomAugment": "augment",
     "Recipe": "recipe",

@@ -1,6 +1,7 @@
 """The command line: parse, call the library, print."""
 
 import contextlib
+import dataclasses
 import datetime
 import enum
 import json
@@ -126,8 +127,6 @@ def preview(
     """Write a picture of 32 train images before and after augmentation."""
     dataset = _load(data, train, valid)
     _load_tensorflow(verbose)
-    import dataclasses
-
     import numpy as np
 
     from asl_fast import figures, storage
@@ -174,6 +173,57 @@ def evaluate(
         "hardest letters: " + ", ".join(f"{letter} {share:.3f}" for letter, share in worst),
         highlight=False,
     )
+
+
+@app.command(
+    # What follows the script is the script's, also what looks like an option of ours.
+    context_settings={
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+        "ignore_unknown_options": True,
+    }
+)
+def run(
+    context: typer.Context,
+    script: Annotated[Path, typer.Argument(help="A Python script; its arguments follow it.")],
+) -> None:
+    """Run a Keras script unchanged, with the fast generator in place of Keras's."""
+    _load_tensorflow(verbose=False)
+    from asl_fast import script as scripts
+
+    def note(text: str) -> None:
+        _notes.print(f"asl-fast: {text}", highlight=False, markup=False, soft_wrap=True)
+
+    raise typer.Exit(scripts.run(script, context.args, note))
+
+
+@app.command()
+def check(
+    script: Annotated[Path, typer.Argument(help="A Python script or a notebook.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Say what in a Keras script breaks today, is slow, or is silently wrong; run nothing.
+
+    The exit code is 1 if there is anything to say.
+    """
+    from asl_fast import lint
+
+    try:
+        source = script.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise InputError(f"{script} can't be read: {reason}.") from None
+    found = lint.check(source, str(script))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in found], indent=2))
+    for finding in [] if as_json else found:
+        place = f"line {finding.line}"
+        if finding.cell is not None:
+            place = f"cell {finding.cell}, {place}"
+        print(f"{place}, {finding.kind}: {finding.message}")
+    if found:
+        raise typer.Exit(1)
+    _notes.print(f"{script}: nothing to say.", highlight=False, markup=False)
 
 
 @data_app.command("info")

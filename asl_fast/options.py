@@ -66,7 +66,7 @@ class AugmentOptions:
         data_format: "channels_last" or "channels_first".
         quirks: Bool. True repeats what Keras's generator does; False what its documentation says.
             They differ in the direction of shifts, in the middle of images that are not square,
-            and in brightness.
+            in brightness, and in what they refuse: Keras takes any finite numbers for ranges.
         value_range: Pair `(lower, upper)`, the range of the pixels: brightness is clipped to it.
             Without effect where `quirks` is True.
 
@@ -93,6 +93,25 @@ class AugmentOptions:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+        (self._check_ranges_as_keras if self.quirks is True else self._check_ranges)()
+        _check("cval", "a finite number", self.cval, _finite(self.cval))
+        _check_choice("fill_mode", self.fill_mode, FILL_MODES)
+        _check_choice("data_format", self.data_format, DATA_FORMATS)
+        for name in ("horizontal_flip", "vertical_flip", "quirks"):
+            _check(
+                name, "True or False", getattr(self, name), isinstance(getattr(self, name), bool)
+            )
+        order = self.interpolation_order
+        whole = isinstance(order, int) and not isinstance(order, bool)
+        _check("interpolation_order", "an int from 0 to 5", order, whole and 0 <= order <= 5)
+        _check(
+            "value_range",
+            "a pair (lower, upper) with lower < upper",
+            self.value_range,
+            _is_pair(self.value_range, -math.inf) and self.value_range[0] < self.value_range[1],
+        )
+
+    def _check_ranges(self) -> None:
         for name in ("rotation_range", "shear_range", "channel_shift_range"):
             value = getattr(self, name)
             _check(name, "a finite number, at least 0", value, _finite(value) and value >= 0)
@@ -112,21 +131,33 @@ class AugmentOptions:
             self.zoom_range,
             _is_zoom(self.zoom_range),
         )
-        _check("cval", "a finite number", self.cval, _finite(self.cval))
-        _check_choice("fill_mode", self.fill_mode, FILL_MODES)
-        _check_choice("data_format", self.data_format, DATA_FORMATS)
-        for name in ("horizontal_flip", "vertical_flip", "quirks"):
-            _check(
-                name, "True or False", getattr(self, name), isinstance(getattr(self, name), bool)
-            )
-        order = self.interpolation_order
-        whole = isinstance(order, int) and not isinstance(order, bool)
-        _check("interpolation_order", "an int from 0 to 5", order, whole and 0 <= order <= 5)
-        _check(
-            "value_range",
-            "a pair (lower, upper) with lower < upper",
-            self.value_range,
-            _is_pair(self.value_range, -math.inf) and self.value_range[0] < self.value_range[1],
+
+    def _check_ranges_as_keras(self) -> None:
+        for name in ("rotation_range", "shear_range", "channel_shift_range"):
+            value = getattr(self, name)
+            _check(name, "a finite number", value, _finite(value))
+        for name in ("width_shift_range", "height_shift_range"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            rule = "a finite float, an int, at least 0, or a 1-D array of finite numbers"
+            _check(name, rule, value, _is_shift(value) or (_finite(value) and not whole))
+        for name in ("zoom_range", "brightness_range"):
+            value = getattr(self, name)
+            pair = isinstance(value, tuple) and len(value) == 2 and all(map(_finite, value))
+            single = _finite(value) if name == "zoom_range" else value is None
+            alone = "a finite number" if name == "zoom_range" else "None"
+            _check(name, f"{alone} or a pair of finite numbers", value, pair or single)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no image is ever changed."""
+        return (
+            not any((self.rotation_range, self.shear_range, self.channel_shift_range))
+            and not any((self.horizontal_flip, self.vertical_flip))
+            and self.width_shift_range in (0, ())
+            and self.height_shift_range in (0, ())
+            and self.zoom_limits == (1, 1)
+            and self.brightness_range is None
         )
 
     @property

@@ -41,6 +41,16 @@ class Parameters(NamedTuple):
     channel_shift_intensity: tf.Tensor | None = None
     brightness: tf.Tensor | None = None
 
+    @classmethod
+    def from_table(cls, table: tf.Tensor, options: AugmentOptions) -> "Parameters":
+        """Returns the columns of a table (n, 10), without the steps whose option is off."""
+        columns = dict(zip(cls._fields, tf.unstack(table, axis=1), strict=True))
+        if not options.channel_shift_range:
+            del columns["channel_shift_intensity"]
+        if options.brightness_range is None:
+            del columns["brightness"]
+        return cls(**columns)
+
     def map(self, function: Callable[[Any], Any]) -> "Parameters":
         """Returns the parameters with a function applied to each that is there."""
         return Parameters(*(None if values is None else function(values) for values in self))

@@ -1,11 +1,11 @@
-"""The input pipeline: shuffled uint8 batches, prefetched, each element knowing what it is."""
+"""The input pipeline: shuffled batches, prefetched, each element knowing what it is."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-__all__ = ["Batch", "steps_per_epoch", "training_batches", "validation_batches"]
+__all__ = ["Batch", "each", "shuffled", "steps_per_epoch", "training_batches"]
 
 # Of the block cipher behind `RandomIndexShuffle`. With TensorFlow's default of 4 the orders of
 # successive epochs correlate (|r| 0.33 over 27,455 rows; 0.13 with 6 rounds), from 8 on they do
@@ -17,16 +17,21 @@ class Batch(NamedTuple):
     """A batch as the training step receives it.
 
     Attributes:
-        images: uint8, (n, height, width, channels).
-        labels: int32, (n,).
-        samples: int64, (n,): the rows of the data set that these are.
-        epoch: int64 scalar, from 0.
+        data: The rows of the arrays, in the structure that they were given in.
+        samples: int64, (n,): the rows' numbers in the data set.
+        epoch: int64 scalar, from 0: the pass over the data set.
+        parameters: float32, (n, 10), what happens to each image, or None: drawn from the above.
     """
 
-    images: tf.Tensor
-    labels: tf.Tensor
+    data: Any
     samples: tf.Tensor
     epoch: tf.Tensor
+    parameters: tf.Tensor | None = None
+
+
+def each(function: Callable[[Any], Any], structure: Any) -> Any:
+    """Applies a function to every value of a structure but None."""
+    return tf.nest.map_structure(lambda v: None if v is None else function(v), structure)
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -34,74 +39,65 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def training_batches(
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_size: int,
-    first_epoch: int = 0,
-    epochs: int = 1,
-    seed: int = 0,
-) -> tf.data.Dataset:
-    """Yields the batches of several epochs one after the other, each epoch in an order of its own.
+def shuffled(positions: tf.Tensor, rows: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns which rows stand at these positions of an epoch's order.
 
-    A step's rows are computed from (seed, step) alone: there is no shuffle buffer to fill, and the
-    prefetching runs on over the ends of epochs.
+    A permutation computed from (seed, epoch) alone: there is no shuffle buffer to fill.
 
     Args:
-        images: uint8, (rows, height, width, channels).
-        labels: int32, (rows,).
-        batch_size: Int, at least 1. The last batch of an epoch holds what is left.
-        first_epoch: Int, the epoch to begin with.
-        epochs: Int, the epoch to end before.
+        positions: int64, below `rows`.
+        rows: Int, at least 1.
         seed: Int in [0, 2**32).
-
-    Returns:
-        A dataset of `Batch`, `epochs - first_epoch` times `steps_per_epoch(rows, batch_size)` long.
+        epoch: Integer scalar.
     """
-    rows = len(images)
-    steps = steps_per_epoch(rows, batch_size)
-    all_images, all_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
-
-    def batch(step: tf.Tensor) -> Batch:
-        epoch, place = step // steps, step % steps
-        positions = tf.range(place * batch_size, tf.minimum((place + 1) * batch_size, rows))
-        samples = tf.raw_ops.RandomIndexShuffle(
-            index=positions,
-            seed=tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32), 0]),
-            max_index=tf.constant(rows - 1, tf.int64),
-            rounds=_SHUFFLE_ROUNDS,
-        )
-        return Batch(tf.gather(all_images, samples), tf.gather(all_labels, samples), samples, epoch)
-
-    return (
-        tf.data.Dataset.range(first_epoch * steps, epochs * steps)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+    return tf.raw_ops.RandomIndexShuffle(
+        index=positions,
+        seed=tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32), 0]),
+        max_index=tf.constant(rows - 1, tf.int64),
+        rounds=_SHUFFLE_ROUNDS,
     )
 
 
-def validation_batches(
-    images: np.ndarray, labels: np.ndarray, *, classes: int, batch_size: int = 1024
+def training_batches(
+    arrays: Any,
+    *,
+    batch_size: int,
+    first_step: int = 0,
+    steps: int,
+    seed: int = 0,
+    shuffle: bool = True,
 ) -> tf.data.Dataset:
-    """Yields batches as the network takes them, in order, without augmentation.
+    """Yields the batches of passes over arrays one after the other, each in an order of its own.
+
+    A step's rows are computed from (seed, step) alone, and the prefetching runs on over the ends
+    of passes.
 
     Args:
-        images: uint8, (rows, height, width, channels).
-        labels: int32, (rows,), below `classes`.
-        classes: Int.
-        batch_size: Int.
+        arrays: A structure of arrays of as many rows, or None, as (images, labels, None).
+        batch_size: Int, at least 1. The last batch of a pass holds what is left.
+        first_step: Int, the step to begin with, counted over all passes.
+        steps: Int, the step to end before.
+        seed: Int in [0, 2**32).
+        shuffle: Bool. False takes the rows as they stand.
 
     Returns:
-        A dataset of float32 images in [0, 1] and float32 one-hot labels (n, classes).
+        A dataset of `Batch`, `steps - first_step` long.
     """
+    with tf.device("CPU"):
+        tensors = each(tf.convert_to_tensor, arrays)
+    rows = len(tf.nest.flatten(tensors)[0])
+    in_pass = steps_per_epoch(rows, batch_size)
 
-    def scale(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.cast(images, tf.float32) / 255.0, tf.one_hot(labels, classes)
+    def batch(step: tf.Tensor) -> Batch:
+        epoch, place = step // in_pass, step % in_pass
+        samples = tf.range(place * batch_size, tf.minimum((place + 1) * batch_size, rows))
+        if shuffle:
+            samples = shuffled(samples, rows, seed, epoch)
+        data = each(lambda rows: tf.gather(rows, samples), tensors)
+        return Batch(data, samples, epoch)
 
     return (
-        tf.data.Dataset.from_tensor_slices((images, labels))
-        .batch(batch_size)
-        .map(scale, num_parallel_calls=tf.data.AUTOTUNE)
+        tf.data.Dataset.range(first_step, steps)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )

@@ -18,14 +18,15 @@ from asl_fast import device, figures
 from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.network import build_cnn
-from asl_fast.pipeline import validation_batches
 from asl_fast.recipe import RECIPES
+from asl_fast.standardize import Standardize
 from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES
 from asl_fast.trainer import TrainingClock, fit
 
 __all__ = ["train"]
 
+_VALIDATION_BATCH = 1024
 _PACKAGES = ("asl-fast", "keras", "numpy", "pandas", "tensorflow")
 
 
@@ -94,11 +95,14 @@ def train(
     begin = time.perf_counter()
     history = fit(
         model,
-        (dataset.train.images, dataset.train.labels),
+        dataset.train.images,
+        _one_hot(dataset.train.labels),
+        standardize=Standardize(rescale=1 / 255, dtype="float32"),
         augment=RandomAugment(**dataclasses.asdict(chosen.augment), seed=seed, dtype="float32")
         if augment
         else None,
-        validation_data=(dataset.valid.images, dataset.valid.labels),
+        validation_data=(dataset.valid.images, _one_hot(dataset.valid.labels)),
+        validation_batch_size=_VALIDATION_BATCH,
         batch_size=chosen.batch_size,
         epochs=chosen.epochs,
         seed=seed,
@@ -112,10 +116,9 @@ def train(
     _write_history(out / "history.csv", history, clock.seconds)
     figures.curves(out / "curves.png", history)
     labels = np.asarray(dataset.valid.labels)
-    batches = validation_batches(dataset.valid.images, labels, classes=CLASSES)
-    figures.confusion(
-        out / "confusion.png", labels, model.predict(batches, verbose=0).argmax(axis=-1)
-    )
+    pixels = np.asarray(dataset.valid.images, np.float32) / 255
+    probabilities = model.predict(pixels, batch_size=_VALIDATION_BATCH, verbose=0)
+    figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
     metrics = {
         "val_accuracy": history["val_accuracy"][-1],
         "best_val_accuracy": max(history["val_accuracy"]),
@@ -139,6 +142,10 @@ def train(
     with replacing(out / "metrics.json") as aside:
         aside.write_text(text)
     return json.loads(text)
+
+
+def _one_hot(labels: np.ndarray) -> np.ndarray:
+    return np.eye(CLASSES, dtype=np.float32)[labels]
 
 
 def _check(epochs: int, batch_size: int, seed: int, dataset: datasets.Dataset) -> None:

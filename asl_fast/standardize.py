@@ -13,7 +13,7 @@ from asl_fast import statistics
 from asl_fast.augment import RandomAugment
 from asl_fast.options import StandardizeOptions
 
-__all__ = ["Standardize"]
+__all__ = ["Standardize", "center", "normalize", "samplewise", "whiten", "with_implied"]
 
 _BATCH = 1024  # of arrays that `fit` is given whole
 
@@ -82,7 +82,7 @@ class Standardize(keras.layers.Layer):
             zca_epsilon=zca_epsilon,
             data_format=data_format,
         )
-        self.options = _with_implied(options)
+        self.options = with_implied(options)
         self.mean: Any = None
         self.std: Any = None
         self.zca_whitening_matrix: Any = None
@@ -202,19 +202,13 @@ class Standardize(keras.layers.Layer):
         x = tf.cast(images, tf.float32)
         if options.preprocessing_function is not None:
             x = options.preprocessing_function(x)
-        if options.rescale is not None:
-            x *= options.rescale
-        if options.samplewise_center:
-            x -= tf.reduce_mean(x, axis=[1, 2, 3], keepdims=True)
-        if options.samplewise_std_normalization:
-            x /= tf.math.reduce_std(x, axis=[1, 2, 3], keepdims=True) + 1e-6
+        x = samplewise(options, x)
         if options.featurewise_center:
-            x -= tf.convert_to_tensor(self.mean)
+            x = center(x, tf.convert_to_tensor(self.mean))
         if options.featurewise_std_normalization:
-            x /= tf.convert_to_tensor(self.std) + 1e-6
+            x = normalize(x, tf.convert_to_tensor(self.std))
         if options.zca_whitening:
-            matrix = tf.convert_to_tensor(self.zca_whitening_matrix)
-            x = tf.reshape(tf.matmul(tf.reshape(x, [-1, matrix.shape[0]]), matrix), tf.shape(x))
+            x = whiten(x, tf.convert_to_tensor(self.zca_whitening_matrix))
         return tf.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -249,7 +243,34 @@ class Standardize(keras.layers.Layer):
         return height or 0, width or 0, channels or 0
 
 
-def _with_implied(options: StandardizeOptions) -> StandardizeOptions:
+def samplewise(options: StandardizeOptions, images: tf.Tensor) -> tf.Tensor:
+    """Rescales a batch, float32 of rank 4, and standardises each image by itself."""
+    if options.rescale is not None:
+        images *= options.rescale
+    if options.samplewise_center:
+        images -= tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+    if options.samplewise_std_normalization:
+        images /= tf.math.reduce_std(images, axis=[1, 2, 3], keepdims=True) + 1e-6
+    return images
+
+
+def center(images: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+    """Subtracts a mean that broadcasts against a batch."""
+    return images - mean
+
+
+def normalize(images: tf.Tensor, std: tf.Tensor) -> tf.Tensor:
+    """Divides a batch by a standard deviation that broadcasts against it, and 1e-6 more."""
+    return images / (std + 1e-6)
+
+
+def whiten(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """Multiplies each image of a batch, flattened to d values, by a (d, d) matrix."""
+    flat = tf.reshape(images, [-1, tf.shape(matrix)[0]])
+    return tf.reshape(tf.matmul(flat, matrix), tf.shape(images))
+
+
+def with_implied(options: StandardizeOptions) -> StandardizeOptions:
     """Returns the options with those on and off that others imply, each with a warning."""
     implied: dict[str, bool] = {}
     if options.zca_whitening:

@@ -9,12 +9,19 @@ PACKAGE = Path(asl_fast.__file__).parent
 
 # From the bottom up: a module imports only from floors below its own.
 FLOORS = [
-    {"errors", "options", "threefry", "spline", "photometric", "statistics", "hands", "device"},
-    {"recipe", "parameters", "warp", "split", "storage", "table"},
+    {
+        *("errors", "options", "threefry", "spline", "photometric", "statistics"),
+        *("hands", "device", "resize"),
+    },
+    {"recipe", "parameters", "warp", "split", "storage", "table", "lint", "replay", "decode"},
     {"affine", "dataset", "figures", "network", "pipeline"},
     {"augment", "evaluation", "kaggle"},
-    {"trainer", "standardize"},
-    {"run"},
+    {"standardize", "iterators"},
+    {"files"},
+    {"generator"},
+    {"source"},
+    {"trainer"},
+    {"run", "script"},
     {"cli"},
     {"__main__"},
 ]

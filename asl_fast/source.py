@@ -1,0 +1,248 @@
+"""Where training gets its batches from, and what is done to them in the training step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from asl_fast.augment import RandomAugment
+from asl_fast.files import DataFrameIterator, DirectoryIterator
+from asl_fast.generator import ImageDataGenerator
+from asl_fast.iterators import Iterator, NumpyArrayIterator
+from asl_fast.options import AugmentOptions
+from asl_fast.pipeline import Batch, each, steps_per_epoch, training_batches
+from asl_fast.standardize import Standardize
+
+__all__ = ["Source", "own_iterator", "source"]
+
+_KERAS_OWN = "keras.src.legacy.preprocessing.image"
+
+
+class Source(NamedTuple):
+    """Where batches come from.
+
+    Attributes:
+        batches: From the first epoch, the one to end before and the steps of one to what Keras is
+            to iterate over.
+        in_pass: Batches of one pass, or None if that is not known.
+        prepare: What the training step does first: from an element to (x, y) or (x, y, weights).
+        held_out: What `validation_split` set apart, or None.
+        validation: From stored arrays and a batch size to a dataset of what the network takes;
+            None where validation data are such already.
+    """
+
+    batches: Callable[[int, int, int | None], Any]
+    in_pass: int | None
+    prepare: Callable[[Any], Any]
+    held_out: Any = None
+    validation: Callable[[Any, int], tf.data.Dataset] | None = None
+
+
+def source(
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    batch_size: int | None,
+    validation_split: float,
+    shuffle: bool,
+    augment: RandomAugment | AugmentOptions | ImageDataGenerator | None,
+    standardize: Standardize | None,
+    seed: int,
+) -> Source:
+    """Returns where the batches for what `asl_fast.fit` was given come from.
+
+    Raises:
+        ValueError: Arguments that don't go with x; names them.
+    """
+    x = own_iterator(x)
+    extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
+    if isinstance(x, Iterator):
+        _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
+        return Source(lambda *_: x.stored(shuffle=shuffle), len(x), x.finish)
+    dress = _Dress(augment, standardize, seed)
+    if isinstance(x, tf.data.Dataset):
+        _refuse(x, "which brings its own", **extras)
+        return _of_dataset(x, dress)
+    parts = x if isinstance(x, list | tuple) else [x]
+    if all(hasattr(part, "shape") for part in parts):
+        return _of_arrays(
+            (x, y, sample_weight), batch_size or 32, validation_split, shuffle, seed, dress
+        )
+    _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
+    return Source(lambda *_: x, None, lambda data: data)
+
+
+def own_iterator(x: Any) -> Any:
+    """Returns this package's iterator for one of Keras's own; anything else as it is.
+
+    Subclasses of Keras's, whose methods must be called, stay as they are.
+    """
+    generator = getattr(x, "image_data_generator", None)
+    if type(x).__module__ != _KERAS_OWN or type(generator).__module__ not in (
+        _KERAS_OWN,
+        "builtins",
+    ):
+        return x
+    own = None if generator is None else ImageDataGenerator.from_keras(generator)
+    if type(x).__name__ == "DirectoryIterator":
+        return DirectoryIterator.from_keras(x, own)
+    if type(x).__name__ == "DataFrameIterator":
+        return DataFrameIterator.from_keras(x, own)
+    return NumpyArrayIterator(
+        [x.x, x.x_misc] if x.x_misc else x.x,
+        x.y,
+        own,
+        batch_size=x.batch_size,
+        shuffle=x.shuffle,
+        sample_weight=x.sample_weight,
+        seed=x.seed,
+        data_format=x.data_format,
+        save_to_dir=x.save_to_dir,
+        save_prefix=x.save_prefix,
+        save_format=x.save_format,
+        dtype=x.dtype,
+    )
+
+
+class _Dress:
+    """Makes of stored images what the network takes."""
+
+    def __init__(
+        self,
+        augment: RandomAugment | AugmentOptions | ImageDataGenerator | None,
+        standardize: Standardize | None,
+        seed: int,
+    ) -> None:
+        self._standardize: Callable[[tf.Tensor], tf.Tensor] | None = standardize
+        options: AugmentOptions | None = None
+        if isinstance(augment, ImageDataGenerator):
+            if standardize is not None:
+                raise ValueError(
+                    "`standardize` must be None where `augment` is an ImageDataGenerator, which "
+                    "standardises too"
+                )
+            self._standardize, options = augment.standardized, augment.options()
+        elif isinstance(augment, AugmentOptions):
+            options = augment
+        layer: RandomAugment | None = None if options else augment  # type: ignore[assignment]
+        if options is not None:
+            layer = RandomAugment(**dataclasses.asdict(options), seed=seed, dtype="float32")
+        self._augment = layer
+
+    def prepare(self, batch: Batch) -> Any:
+        """Augments and standardises a batch whose data are (x, y, weights)."""
+        x, y, weights = batch.data
+        images = x[0] if isinstance(x, tuple) else x
+        if self._augment is not None:
+            # The layers behind it may mix images, and then their labels too.
+            mixable = self._augment.then and isinstance(y, tf.Tensor) and y.shape.rank == 2
+            images = self._augment(
+                images, batch.samples, batch.epoch, labels=y if mixable else None, training=True
+            )
+            images, y = images if mixable else (images, y)
+        images = self.standardized(images)
+        x = (images, *x[1:]) if isinstance(x, tuple) else images
+        return (x, y) if weights is None else (x, y, weights)
+
+    def standardized(self, images: tf.Tensor) -> tf.Tensor:
+        """Standardises images that are not to be augmented."""
+        if self._standardize is None:
+            return tf.cast(images, tf.float32) if images.dtype == tf.uint8 else images
+        return self._standardize(tf.cast(images, tf.float32))
+
+    def validation(self, arrays: Any, batch_size: int) -> tf.data.Dataset:
+        """Returns batches of stored arrays (x, y) or (x, y, weights) as the network takes them."""
+
+        def dress(x: Any, *rest: Any) -> Any:
+            if isinstance(x, tuple):
+                return (self.standardized(x[0]), *x[1:]), *rest
+            return self.standardized(x), *rest
+
+        with tf.device("CPU"):
+            stored = tf.data.Dataset.from_tensor_slices(_as_stored(arrays))
+        return stored.batch(batch_size).map(dress).prefetch(tf.data.AUTOTUNE)
+
+
+def _refuse(x: Any, because: str, **arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"`{name}` must be None where `x` is a {type(x).__name__}, {because}")
+
+
+def _of_dataset(dataset: tf.data.Dataset, dress: _Dress) -> Source:
+    cardinality = int(dataset.cardinality())
+
+    def batch(number: tf.Tensor, data: Any) -> Batch:
+        rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
+        # What a dataset holds has no numbers: each batch is taken for an epoch of its own.
+        return Batch(keras.utils.unpack_x_y_sample_weight(data), tf.range(rows), number)
+
+    def batches(first_epoch: int, epochs: int, steps: int | None) -> tf.data.Dataset:
+        if steps is None and cardinality == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`steps_per_epoch` must be given where `x` is a dataset without end")
+        # Without a known length Keras has to see where a pass ends.
+        passes = dataset if steps is None else dataset.repeat()
+        numbered = passes.enumerate(first_epoch * (steps or 0))
+        return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
+
+    return Source(batches, cardinality if cardinality > 0 else None, dress.prepare)
+
+
+def _of_arrays(
+    arrays: Any,
+    batch_size: int,
+    validation_split: float,
+    shuffle: bool,
+    seed: int,
+    dress: _Dress,
+) -> Source:
+    arrays = _as_stored(arrays)
+    lengths = {len(rows) for rows in tf.nest.flatten(arrays) if rows is not None}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"`x`, `y` and `sample_weight` must have as many rows, at least one. Received: "
+            f"{sorted(lengths)}"
+        )
+    (rows,) = lengths
+    held_out = None
+    if validation_split:
+        kept = int(rows * (1 - validation_split))
+        if not 0 < kept < rows:
+            raise ValueError(
+                f"`validation_split` must leave rows on both sides of {rows}. Received: "
+                f"{validation_split!r}"
+            )
+        held_out = tuple(each(lambda a: a[kept:], part) for part in arrays if part is not None)
+        arrays = each(lambda a: a[:kept], arrays)
+        rows = kept
+
+    def batches(first_epoch: int, epochs: int, steps: int | None) -> tf.data.Dataset:
+        assert steps is not None
+        return training_batches(
+            arrays,
+            batch_size=batch_size,
+            first_step=first_epoch * steps,
+            steps=epochs * steps,
+            seed=seed,
+            shuffle=shuffle,
+        )
+
+    return Source(
+        batches, steps_per_epoch(rows, batch_size), dress.prepare, held_out, dress.validation
+    )
+
+
+def _as_stored(arrays: Any) -> Any:
+    """Returns a structure of arrays as `tf.data` takes it, without float64."""
+    if isinstance(arrays, list | tuple):
+        return tuple(_as_stored(part) for part in arrays)
+    if isinstance(arrays, dict):
+        return {name: _as_stored(part) for name, part in arrays.items()}
+    if arrays is None:
+        return None
+    array = np.asarray(arrays)
+    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
