@@ -27,7 +27,7 @@ _BMP_START = b"BM"
 
 _HEADER = 34  # bytes: as far as the compression in a BMP file
 
-_PILLOW, _JPEG, _PNG, _BMP = range(4)
+_PILLOW, _PNG, _BMP = range(3)
 
 
 def load_image(
@@ -60,9 +60,9 @@ def load_image(
     contents = tf.io.read_file(path)
     dtype = tf.float32 if color_mode == "grayscale" else tf.uint8
 
-    def by_tensorflow() -> tf.Tensor:
+    def finish(image: tf.Tensor) -> tf.Tensor:
         image = resize(
-            _decode(contents, decoder, color_mode),
+            image,
             target_size,
             interpolation=interpolation,
             keep_aspect_ratio=keep_aspect_ratio,
@@ -84,33 +84,46 @@ def load_image(
         # deep) or may decode to other pixels.
         return tf.numpy_function(load, [contents], dtype, stateful=False)
 
-    decoder = _choose_decoder(contents)
-    image = tf.cond(decoder == _PILLOW, by_pillow, by_tensorflow)
+    def jpeg() -> tf.Tensor:
+        def decode() -> tf.Tensor:
+            return finish(_in_mode(_decode_jpeg(contents), color_mode))
+
+        return tf.cond(tf.image.extract_jpeg_shape(contents)[2] == 4, by_pillow, decode)
+
+    def other() -> tf.Tensor:
+        decoder = _choose_decoder(contents, header)
+        return tf.cond(
+            decoder == _PILLOW,
+            by_pillow,
+            lambda: finish(_decode(contents, decoder, color_mode)),
+        )
+
+    # Most files are JPEG, and a condition costs a tenth of decoding a small one: few on their way.
+    # Without its end mark a file may be a truncated one, which TensorFlow takes where all pixels
+    # are there.
+    header = tf.io.decode_raw(contents, tf.uint8, fixed_length=_HEADER)
+    is_jpeg = _starts_with(header, _JPEG_START) & _ends_with(contents, _JPEG_END)
+    image = tf.cond(is_jpeg, jpeg, other)
     return tf.ensure_shape(image, [*target_size, CHANNELS[color_mode]])
 
 
-def _choose_decoder(contents: tf.Tensor) -> tf.Tensor:
-    """Returns which decoder reads a file as Pillow does: int32, scalar."""
-    header = tf.io.decode_raw(contents, tf.uint8, fixed_length=_HEADER)
+def _starts_with(header: tf.Tensor, magic: bytes) -> tf.Tensor:
+    return tf.reduce_all(header[: len(magic)] == list(magic))
 
-    def starts_with(magic: bytes) -> tf.Tensor:
-        return tf.reduce_all(header[: len(magic)] == list(magic))
 
-    def ends_with(end: bytes) -> tf.Tensor:
-        start = tf.maximum(tf.strings.length(contents) - len(end), 0)
-        return tf.strings.substr(contents, start, len(end)) == end
+def _ends_with(contents: tf.Tensor, end: bytes) -> tf.Tensor:
+    start = tf.maximum(tf.strings.length(contents) - len(end), 0)
+    return tf.strings.substr(contents, start, len(end)) == end
 
-    def jpeg() -> tf.Tensor:
-        # CMYK comes out a little different. Where the end is lost, Pillow reads on through whatever
-        # comes instead, and TensorFlow refuses.
-        plain = tf.image.extract_jpeg_shape(contents)[2] != 4
-        return tf.where(plain & ends_with(_JPEG_END), _JPEG, _PILLOW)
+
+def _choose_decoder(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+    """Returns which decoder reads a file, not a JPEG one, as Pillow does: int32, scalar."""
 
     def png() -> tf.Tensor:
         # TensorFlow cuts 16 bits to 8, makes opaque images of 1, 2 or 4 bits all but transparent,
         # and refuses a file without its last chunk, which Pillow does not miss.
         bits = header[24]
-        return tf.where((bits == 8) & ends_with(_PNG_END), _PNG, _PILLOW)
+        return tf.where((bits == 8) & _ends_with(contents, _PNG_END), _PNG, _PILLOW)
 
     def bmp() -> tf.Tensor:
         def number(place: int) -> tf.Tensor:
@@ -123,32 +136,34 @@ def _choose_decoder(contents: tf.Tensor) -> tf.Tensor:
         return tf.where(plain & (length == tf.strings.length(contents)), _BMP, _PILLOW)
 
     return tf.case(
-        [
-            (starts_with(_JPEG_START), jpeg),
-            (starts_with(_PNG_START), png),
-            (starts_with(_BMP_START), bmp),
-        ],
+        [(_starts_with(header, _PNG_START), png), (_starts_with(header, _BMP_START), bmp)],
         default=lambda: tf.constant(_PILLOW),
     )
 
 
 def _decode(contents: tf.Tensor, decoder: tf.Tensor, color_mode: str) -> tf.Tensor:
-    """Decodes a file by a decoder of TensorFlow's: uint8, (height, width, channels)."""
-    with_alpha = color_mode == "rgba"
+    """Decodes a PNG or BMP file: uint8, (height, width, channels)."""
 
-    def opaque(image: tf.Tensor) -> tf.Tensor:
-        return tf.pad(image, [[0, 0], [0, 0], [0, 1]], constant_values=255) if with_alpha else image
+    def png() -> tf.Tensor:
+        if color_mode == "rgba":
+            return tf.io.decode_png(contents, 4)
+        return _in_mode(tf.io.decode_png(contents, 3), color_mode)
 
-    image = tf.switch_case(
-        decoder - _JPEG,
-        [
-            # Pillow's DCT; TensorFlow's default is faster and less exact.
-            lambda: opaque(tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")),
-            lambda: tf.io.decode_png(contents, 4 if with_alpha else 3),
-            lambda: opaque(tf.io.decode_bmp(contents, 3)),
-        ],
+    return tf.cond(
+        decoder == _PNG, png, lambda: _in_mode(tf.io.decode_bmp(contents, 3), color_mode)
     )
-    image = tf.ensure_shape(image, [None, None, 4 if with_alpha else 3])
+
+
+def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    # Pillow's method; TensorFlow's default is faster and less exact.
+    return tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")
+
+
+def _in_mode(image: tf.Tensor, color_mode: str) -> tf.Tensor:
+    """Turns an RGB image into one of a color mode."""
+    image = tf.ensure_shape(image, [None, None, 3])
+    if color_mode == "rgba":
+        return tf.pad(image, [[0, 0], [0, 0], [0, 1]], constant_values=255)
     return _grey(image) if color_mode == "grayscale" else image
 
 

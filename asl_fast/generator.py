@@ -139,7 +139,7 @@ class ImageDataGenerator:
             raise ValueError(
                 f"`dtype` must be 'float16', 'float32' or 'float64'. Received: {dtype!r}"
             )
-        self.options()  # which checks them
+        self.augment_options()  # which checks them
         checked = standardize.with_implied(self._standards())
         for name in ("featurewise_center", "featurewise_std_normalization", "samplewise_center"):
             setattr(self, name, getattr(checked, name))
@@ -369,7 +369,7 @@ class ImageDataGenerator:
         if seed is not None:
             np.random.seed(seed)
         height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
-        drawn = replay.draw(self.options(), np.random, height, width)
+        drawn = replay.draw(self.augment_options(), np.random, height, width)
         return dict(zip(Parameters._fields, drawn, strict=True))
 
     def apply_transform(self, x: np.ndarray, transform_parameters: dict[str, Any]) -> np.ndarray:
@@ -442,22 +442,20 @@ class ImageDataGenerator:
         """Yields the images to gather statistics over; not augmented for 0 rounds."""
         if rounds and seed is not None:
             np.random.seed(seed)
+        options, size = self.augment_options(), (x.shape[self.row_axis], x.shape[self.col_axis])
         for _ in range(max(rounds, 1)):
             for begin in range(0, len(x), _BATCH):
                 images = x[begin : begin + _BATCH].astype(np.float32)
                 if self.rescale:
                     images *= self.rescale
                 if rounds:
-                    height, width = x.shape[self.row_axis], x.shape[self.col_axis]
-                    drawn = replay.table(self.options(), np.random, len(images), height, width)
-                    images = self._layer().apply(
-                        images, Parameters.from_table(drawn, self.options())
-                    )
+                    drawn = replay.table(options, np.random, len(images), *size)
+                    images = self._layer().apply(images, Parameters.from_table(drawn, options))
                 yield images
 
     # What the iterators ask for.
 
-    def options(self) -> AugmentOptions:
+    def augment_options(self) -> AugmentOptions:
         """Returns what happens to the images at random, as the attributes have it now."""
         names = {field.name for field in dataclasses.fields(AugmentOptions)} & set(vars(self))
         return AugmentOptions(**{name: getattr(self, name) for name in names}, quirks=True)
@@ -496,7 +494,7 @@ class ImageDataGenerator:
         return value.astype(self.dtype) if value.size else None
 
     def _layer(self) -> RandomAugment:
-        return RandomAugment(**dataclasses.asdict(self.options()), dtype="float32")
+        return RandomAugment(**dataclasses.asdict(self.augment_options()), dtype="float32")
 
     def _preprocessed(self, images: tf.Tensor) -> tf.Tensor:
         function = self.preprocessing_function

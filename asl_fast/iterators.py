@@ -25,7 +25,7 @@ from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.options import AugmentOptions
 from asl_fast.parameters import Parameters
-from asl_fast.pipeline import Batch, each, shuffled
+from asl_fast.pipeline import Batch, each, shared, shuffled
 from asl_fast.replay import Pass, Replay
 from asl_fast.split import subset as subset_of
 
@@ -43,6 +43,9 @@ __all__ = [
 # more than the pixels; with more the first batch waits for its neighbours.
 _VALUES_AT_ONCE = 16 * 32 * 28 * 28
 
+# As many as are augmented at once; TensorFlow's own choice grows to hundreds.
+_BATCHES_AHEAD = 16
+
 # Begins what the pipeline says of the user's files, to be found among what TensorFlow adds.
 ERROR = "asl_fast: "
 
@@ -53,7 +56,7 @@ class Settings(Protocol):
     rng: str
     data_format: str
 
-    def options(self) -> AugmentOptions:
+    def augment_options(self) -> AugmentOptions:
         """Returns what happens to the images at random."""
 
     def standardized(self, images: tf.Tensor) -> tf.Tensor:
@@ -98,7 +101,7 @@ class Idle:
     def __init__(self, data_format: str) -> None:
         self.data_format = data_format
 
-    def options(self) -> AugmentOptions:
+    def augment_options(self) -> AugmentOptions:
         """Returns options that change nothing."""
         return AugmentOptions(data_format=self.data_format, quirks=True)
 
@@ -157,7 +160,7 @@ class Iterator(tf.data.Dataset):
         self.lock = threading.Lock()
         self._batch_size = batch_size
         self._settings = settings
-        self._options = settings.options()
+        self._options = settings.augment_options()
         self._key = seed or 0
         if seed is None and settings.rng != "keras":
             self._key = int(np.random.randint(2**32, dtype=np.uint32))
@@ -434,7 +437,7 @@ class Iterator(tf.data.Dataset):
             .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
             .rebatch(self._batch_size)
             .apply(tf.data.experimental.assert_cardinality(len(self)))
-            .prefetch(tf.data.AUTOTUNE)
+            .prefetch(_BATCHES_AHEAD)
         )
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -603,7 +606,7 @@ class NumpyArrayIterator(Iterator):
                 stacklevel=3,
             )
         # Whole bytes stay as they are: a quarter of the memory, and the same pixels.
-        self._pixels = x if x.dtype == np.uint8 else np.asarray(x, self.dtype)
+        self._pixels, pixels = shared(x, None if x.dtype == np.uint8 else self.dtype)
         _check_finite(self._pixels)
         self.x_misc = [rows for name, rows in arrays.items() if name.startswith("x[1]")]
         self.y, self.sample_weight = arrays["y"], arrays["sample_weight"]
@@ -613,10 +616,8 @@ class NumpyArrayIterator(Iterator):
         self.save_prefix = save_prefix
         self.save_format = save_format
         with tf.device("CPU"):
-            self._stored = each(
-                tf.convert_to_tensor,
-                (self._pixels, (tuple(self.x_misc), self.y, self.sample_weight)),
-            )
+            rest = each(tf.convert_to_tensor, (tuple(self.x_misc), self.y, self.sample_weight))
+        self._stored = (pixels, rest)
         saving = int(1e4) if save_to_dir else None
         super().__init__(
             image_data_generator, x.shape[1:], len(x), batch_size, shuffle, seed, saving

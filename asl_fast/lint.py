@@ -157,7 +157,7 @@ def _is_unknown(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and abs(value) < 1e100  # or arithmetic may overflow
 
 
 def _is_scaled(value: Any) -> bool:

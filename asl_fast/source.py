@@ -125,7 +125,7 @@ class _Dress:
                     "`standardize` must be None where `augment` is an ImageDataGenerator, which "
                     "standardises too"
                 )
-            self._standardize, options = augment.standardized, augment.options()
+            self._standardize, options = augment.standardized, augment.augment_options()
         elif isinstance(augment, AugmentOptions):
             options = augment
         layer: RandomAugment | None = None if options else augment  # type: ignore[assignment]

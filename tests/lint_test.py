@@ -302,7 +302,7 @@ WRONG = {
         "featurewise_center is on, but the generator's `.fit(x_train)` is missing",
     ),
     "never fitted, by another name": (
-        "x = 0; other = ImageDataGenerator(zca_whitening=True); same = other; same.flow(x)",
+        "a = ImageDataGenerator(zca_whitening=True); b = a; b.flow(x)",
         "zca_whitening is on",
     ),
     "augmented validation": (
@@ -346,7 +346,8 @@ def test_what_is_wrong_is_told_once_where_it_is(name, kind, code, part):
 
 
 NOT_TOLD = {
-    "next of something else": "reader = csv()\nreader.next()\nself.pages.next()\nnext(img_iter)",
+    "next of something else": "reader = csv()\nreader.next()\nself.pages.next()\nnext(img_iter)\n"
+    "datagen.random_transform(x).next()",
     "next of asl_fast": (
         "from asl_fast import ImageDataGenerator\nImageDataGenerator().flow(x).next()"
     ),
@@ -408,7 +409,7 @@ NOT_TOLD = {
         h = model.fit(x_train)
         h.history["acc"], h.history["val_acc"]
     """,
-    "another dictionary": "results['acc']\nh.results['acc']\nh.history['accuracy']\nh.history['loss']",
+    "another dictionary": "results['acc'], h.results['acc']\nh.history['accuracy']",
     "imports that are there": """
         from keras.preprocessing.image import load_img, img_to_array
         from tensorflow.keras.preprocessing.image import NumpyArrayIterator
@@ -542,6 +543,8 @@ NOT_TOLD = {
         ImageDataGenerator(width_shift_range=shift, height_shift_range=0.1)
         ImageDataGenerator(width_shift_range=shift, height_shift_range=other)
         ImageDataGenerator(**options(width_shift_range=0.1))
+        read = read()
+        ImageDataGenerator(width_shift_range=read, height_shift_range=0.1)
     """,
     "validation as it is": """
         plain = ImageDataGenerator(rescale=1 / 255, validation_split=0.2)
@@ -689,7 +692,8 @@ def test_every_statement_is_read():
 
 def test_long_code_is_cut():
     message = one(f"model.fit(x, steps_per_epoch=({' + '.join('x' * 50)}) / 32)")[2]
-    assert "x + x…`" in message or "x +…`" in message or "x + …`" in message
+    assert "x + x …`" in message
+    assert len(message) < 400
 
 
 def test_findings_are_sorted_and_none_repeats():
@@ -787,11 +791,12 @@ def test_every_expression_and_statement_is_survived():
     class A(B, metaclass=C): x: int; y: int = 1
     x.y += 1; x[0] /= 255; x: int
     first, second = [1]
+    huge = 1%s / 3 * 1%s
     os.path.join()
     for a.b in (): pass
     else: pass
     """
-    code = code.replace("except*", "except").replace("global g; g", "h")
+    code = code.replace("%s", "0" * 400).replace("except*", "except").replace("global g; g", "h")
     assert {kind for _, kind, _ in found(code)} == {"breaks", "wrong"}
 
 
