@@ -8,14 +8,25 @@ about it. Each statement about Keras was tried on Keras 3.15.1 and TensorFlow 2.
 import ast
 import dataclasses
 import json
-import math
 import re
 import warnings
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from asl_fast.errors import InputError
+from asl_fast.reader import (
+    KERAS,
+    READERS,
+    Batches,
+    Call,
+    Generator,
+    Quotient,
+    Script,
+    is_number,
+    is_scaled,
+    is_unknown,
+    shown,
+)
 
 __all__ = ["Finding", "check"]
 
@@ -58,7 +69,7 @@ def check(source: str, name: str = "<script>") -> list[Finding]:
         cells = _cells(source, name)
         for number, cell in enumerate(cells or [], 1):
             _parse(cell, f"{name}, code cell {number}")
-        script = _Script(_parse(source if cells is None else "\n".join(cells), name))
+        script = Script(_parse(source if cells is None else "\n".join(cells), name))
         findings = sorted(dict.fromkeys(_findings(script)), key=lambda finding: finding.line)
     except (RecursionError, MemoryError):  # the latter from Python's parser
         raise InputError(f"{name} can't be read: it is nested too deeply.") from None
@@ -102,332 +113,6 @@ def _without_magics(code: str) -> str:
         code = re.sub(line, lambda found: f"{found[1]}pass" + "\n" * found[0].count("\n"), code)
         code = re.sub(r"(?m)^([ \t]*\w[\w, ]*=[ \t]*)(?:!|%[a-z]).*", r"\1None", code)
     return code
-
-
-# What expressions stand for: numbers, texts, lists and dictionaries for themselves, and these.
-
-_UNKNOWN: Any = object()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    """Something imported, or not defined in the script, by its full name."""
-
-    path: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Quotient:
-    """Pixels divided by 255, a number of images divided by the batch size, or the like."""
-
-    by: Any = None
-    kind: Literal["divided", "rounded down", "other float"] = "divided"
-
-
-@dataclasses.dataclass(eq=False)
-class _Generator:
-    """An ImageDataGenerator, of Keras or of asl_fast, which repeats what Keras's does."""
-
-    line: int
-    options: dict[Any, Any]
-    of_keras: bool
-    escapes: bool = False  # to code that is not followed, or its statistics are set by hand
-
-    def on(self, *names: str) -> list[str]:
-        """Returns which of these options are on for sure."""
-        return [n for n in names if self.options.get(n) and not _is_unknown(self.options[n])]
-
-    def off(self, *names: str) -> bool:
-        """Tells whether these options are off for sure; what is unknown is true in Python."""
-        by_name = all(isinstance(key, str) for key in self.options)
-        return by_name and not any(self.options.get(n) for n in names)
-
-
-@dataclasses.dataclass(eq=False)
-class _Batches:
-    """What a generator's `flow`, `flow_from_directory` or `flow_from_dataframe` returns."""
-
-    generator: _Generator
-    is_validation: bool
-    shuffled: bool
-
-
-def _is_unknown(value: Any) -> bool:
-    return value is _UNKNOWN or isinstance(value, _Name | _Quotient | _Generator | _Batches)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < 1e100  # or arithmetic may overflow
-
-
-def _is_scaled(value: Any) -> bool:
-    return isinstance(value, _Quotient) and (value.by, value.kind) == (255, "divided")
-
-
-def _dotted(node: ast.AST) -> str:
-    """Returns `a.b.c` for such an expression, for others an empty string."""
-    if isinstance(node, ast.Attribute):
-        base = _dotted(node.value)
-        return base and f"{base}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _shown(node: ast.AST) -> str:
-    text = ast.unparse(node)
-    return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-class _Call:
-    """A call taken apart: its arguments by place and by name, `**` under None."""
-
-    def __init__(self, node: ast.Call, script: "_Script") -> None:
-        self.node, self.script, self.scope = node, script, script.scope
-        function = script.value(node.func)
-        self.path = function.path if isinstance(function, _Name) else ""
-        self.method, self.owner, self.receiver = "", "", _UNKNOWN
-        if isinstance(node.func, ast.Attribute):
-            self.method, self.owner = node.func.attr, _shown(node.func.value)
-            self.receiver = script.value(node.func.value)
-        self.nodes: dict[Any, ast.expr] = dict(enumerate(node.args))
-        self.nodes |= {word.arg: word.value for word in node.keywords}
-        self.values = {key: script.value(argument) for key, argument in self.nodes.items()}
-        data = next((key for key in (0, "x", "generator") if key in self.nodes), None)
-        self.data, self.data_name = self.values.get(data), _dotted(self.nodes.get(data, node))
-        self.on_generator = isinstance(self.receiver, _Generator)
-        # What this may be of a model's methods, by today's name.
-        self.model_method = "" if self.on_generator else self.method.removesuffix("_generator")
-        # Whose method this is, or whose images it draws.
-        self.generator: _Generator | None = self.receiver if self.on_generator else None
-        batches = self.receiver if self.method == "next" else self.data
-        if isinstance(batches, _Batches) and {self.model_method, self.path} & {*_READERS, "next"}:
-            self.generator = batches.generator
-
-
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
-_READERS = ("fit", "evaluate", "predict")
-_KERAS = r"(?:(?:tensorflow\.)?keras\.(?:\w+\.)*)?"
-_GENERATOR = rf"({_KERAS}|(keras_preprocessing|tensorflow|asl_fast)\.(\w+\.)*)ImageDataGenerator"
-_VALUE_KEEPING = ("array", "asarray", "astype", "copy", "expand_dims", "reshape")
-
-
-class _Script(ast.NodeVisitor):
-    """Follows a script's values from top to bottom and keeps what the rules ask for.
-
-    Bodies of functions come last: by then the names around them are set.
-    """
-
-    def __init__(self, module: ast.Module) -> None:
-        nodes = list(ast.walk(module))
-        attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
-        self.attributes = set(map(_dotted, attributes))
-        self.maps_data = any(node.attr == "map" for node in attributes)
-        self.functions = {n.name for n in nodes if isinstance(n, _Function)}
-        words = [n for n in nodes if isinstance(n, ast.keyword) and n.arg in ("metrics", "name")]
-        self.metrics = {getattr(part, "value", None) for word in words for part in ast.walk(word)}
-        self.calls: list[_Call] = []
-        self.generators: list[_Generator] = []
-        # With its line, and whether the script is ready for its absence.
-        self.names: list[tuple[str, int, bool]] = []
-        self.subscripts: list[ast.Subscript] = []
-        self.scope: ChainMap[str, Any] = ChainMap()
-        self._values: dict[ast.AST, Any] = {}
-        self._bodies: list[tuple[_Function, ChainMap[str, Any]]] = []
-        self._may_fail = False
-        self.visit(module)
-        while self._bodies:
-            function, outer = self._bodies.pop(0)
-            arguments = (n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg))
-            self.scope = outer.new_child(dict.fromkeys(arguments, _UNKNOWN))
-            self._visit_all(function.body)
-
-    def value(self, node: ast.AST) -> Any:
-        """Returns what an expression stood for where it was first read."""
-        if node not in self._values:
-            self._values[node] = self._evaluate(node)
-        return self._values[node]
-
-    def _evaluate(self, node: ast.AST) -> Any:
-        match node:
-            case ast.Constant():
-                return node.value
-            case ast.Name() | ast.Attribute():
-                return self._look_up(node)
-            case ast.List() | ast.Tuple():
-                return [self.value(element) for element in node.elts]
-            case ast.Dict() if all(isinstance(key, ast.Constant) for key in node.keys):
-                keys = map(self.value, filter(None, node.keys))
-                return dict(zip(keys, map(self.value, node.values), strict=True))
-            case ast.BinOp(left=ast.BinOp(), op=ast.FloorDiv()):
-                return _UNKNOWN  # (n + 31) // 32 rounds up
-            case ast.BinOp():
-                return self._compute(self.value(node.left), node.op, self.value(node.right))
-            case ast.Subscript() if _is_scaled(self.value(node.value)):
-                return self.value(node.value)
-            case ast.Call():
-                return self._call(_Call(node, self))
-        return _UNKNOWN
-
-    def _look_up(self, node: ast.Name | ast.Attribute) -> Any:
-        name = _dotted(node)
-        if name in self.scope:
-            return self.scope[name]
-        if isinstance(node, ast.Name):
-            return _Name({"np": "numpy", "tf": "tensorflow"}.get(name, name))
-        base = self.value(node.value)
-        return _Name(f"{base.path}.{node.attr}") if isinstance(base, _Name) else _UNKNOWN
-
-    def _compute(self, left: Any, op: ast.operator, right: Any) -> Any:
-        if isinstance(op, ast.Div | ast.FloorDiv):
-            if _is_number(left) and _is_number(right) and right:
-                if isinstance(op, ast.Div):
-                    return left / right
-                if left % right == 0:
-                    return left // right
-            return _Quotient(right, "divided" if isinstance(op, ast.Div) else "rounded down")
-        factors = filter(_is_number, (left, right) if isinstance(op, ast.Mult) else ())
-        if any(math.isclose(factor * 255, 1, rel_tol=1e-3) for factor in factors):
-            return _Quotient(255)
-        kinds = {side.kind for side in (left, right) if isinstance(side, _Quotient)}
-        return _Quotient(kind="other float") if kinds - {"rounded down"} else _UNKNOWN
-
-    def _call(self, call: _Call) -> Any:
-        name = call.method or call.path.rsplit(".", 1)[-1]
-        if re.fullmatch(_GENERATOR, call.path):
-            options = dict(call.values)
-            if isinstance(options.get(None), dict):
-                options |= options.pop(None)
-            of_keras = not call.path.startswith("asl_fast.")
-            self.generators.append(_Generator(call.node.lineno, options, of_keras))
-            return self.generators[-1]
-        if call.on_generator and name.startswith("flow"):
-            is_validation = call.values.get("subset") == "validation"
-            shuffled = call.values.get("shuffle", True) is True
-            return _Batches(call.receiver, is_validation, shuffled)
-        if call.path == "dict":
-            return call.values
-        if call.path in ("int", "math.floor") and isinstance(call.data, _Quotient):
-            divided = call.data.kind == "divided"
-            return _Quotient(call.data.by, "rounded down") if divided else _UNKNOWN
-        if call.path in ("numpy.ceil", "numpy.round", "numpy.floor"):
-            return _Quotient(kind="divided" if name == "floor" else "other float")
-        if call.path in ("os.path.join", "pathlib.Path") and call.node.args:
-            return call.values[len(call.node.args) - 1]
-        if name in _VALUE_KEEPING:
-            return next(filter(_is_scaled, (call.receiver, call.data)), _UNKNOWN)
-        if name == "train_test_split":
-            return [value for n in range(len(call.node.args)) for value in [call.values[n]] * 2]
-        return _UNKNOWN
-
-    def _bind(self, target: ast.AST, value: Any) -> None:
-        if isinstance(target, ast.Tuple | ast.List):
-            fits = isinstance(value, list) and len(value) == len(target.elts)
-            for place, element in enumerate(target.elts):
-                self._bind(element, value[place] if fits else _UNKNOWN)
-        elif name := _dotted(target):
-            # What a method sets on `self` goes to its class, for the other methods.
-            shared = isinstance(target, ast.Attribute) and len(self.scope.maps) > 1
-            self.scope.maps[1 if shared else 0][name] = value
-        owner = self.value(target.value) if isinstance(target, ast.Attribute) else None
-        if isinstance(owner, _Generator):
-            owner.escapes = True
-        if isinstance(owner, _Batches):
-            owner.shuffled = False
-
-    def _visit_all(self, nodes: Iterable[ast.AST]) -> None:
-        for node in nodes:
-            self.visit(node)
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        value = self.value(node.value)
-        if not (isinstance(value, _Generator) and _dotted(node.value)):  # another name for it
-            self.visit(node.value)
-        for target in node.targets:
-            self._bind(target, value)
-
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        self.visit(node.value)
-        old, by = self.value(node.target), self.value(node.value)
-        self._bind(node.target, self._compute(old, node.op, by))
-
-    def visit_If(self, node: ast.If) -> None:
-        """Keeps what is the same on both ways."""
-        self.visit(node.test)
-        names = self.scope.maps[0]
-        before = dict(names)
-        self._visit_all(node.body)
-        after = dict(names)
-        names.clear()
-        names.update(before)
-        self._visit_all(node.orelse)
-        for name, value in after.items():
-            names[name] = value if names.get(name, value) is value else _UNKNOWN
-
-    def visit_Try(self, node: ast.Try) -> None:
-        """Keeps what was tried first. An import that may fail is none that breaks."""
-        before = self._may_fail
-        caught = [ast.unparse(handler.type) if handler.type else "Any" for handler in node.handlers]
-        self._may_fail |= bool(re.search("Any|Import|NotFound|Exception", " ".join(caught)))
-        self._visit_all(node.body)
-        tried = dict(self.scope.maps[0])
-        self._visit_all(node.handlers)
-        self.scope.maps[0].update(tried)
-        self._may_fail = before
-        self._visit_all(node.orelse + node.finalbody)
-
-    def visit_FunctionDef(self, node: _Function) -> None:
-        self._visit_all([*node.decorator_list, node.args])
-        self.scope[node.name] = _UNKNOWN
-        self._bodies.append((node, self.scope))
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.visit_FunctionDef(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self.scope[node.name] = _UNKNOWN
-        outer, self.scope = self.scope, self.scope.new_child()
-        self._visit_all(node.body)
-        self.scope = outer
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            root = alias.name if alias.asname else alias.name.split(".")[0]
-            self._import(node, alias.name, alias.asname or root, root)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        module = "." * node.level + (node.module or "")
-        for alias in node.names:
-            if alias.name != "*":
-                path = f"{module}.{alias.name}"
-                self._import(node, path, alias.asname or alias.name, path)
-            elif re.search(r"^asl_fast$|preprocessing\.image$", module):
-                self.scope["ImageDataGenerator"] = _Name(f"{module}.ImageDataGenerator")
-
-    def _import(self, node: ast.stmt, path: str, name: str, meaning: str) -> None:
-        self.names.append((path, node.lineno, self._may_fail))
-        self.scope[name] = _Name(meaning)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        value = self.value(node)
-        if isinstance(value, _Generator):
-            value.escapes = True
-        if isinstance(value, _Name):
-            self.names.append((value.path, node.lineno, self._may_fail))
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        value = self.value(node)
-        if isinstance(value, _Name):
-            self.names.append((value.path, node.lineno, self._may_fail))
-        if not _dotted(node.value):
-            self.visit(node.value)
-
-    def visit_Subscript(self, node: ast.Subscript) -> None:
-        self.generic_visit(node)
-        self.subscripts.append(node)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        self.generic_visit(node)
-        self.value(node)
-        self.calls.append(_Call(node, self))
 
 
 # What is said, by kind. The rules below fill in the names.
@@ -521,7 +206,7 @@ _AUGMENTATIONS = (
 _FITTED = ("featurewise_center", "featurewise_std_normalization", "zca_whitening")
 
 
-def _findings(script: _Script) -> Iterator[Finding]:
+def _findings(script: Script) -> Iterator[Finding]:
     told = [*_gone_names(script), *_old_accuracy(script)]
     for generator in script.generators:
         told += [*_shifts(generator), *_statistics(generator, script)]
@@ -533,7 +218,7 @@ def _findings(script: _Script) -> Iterator[Finding]:
         yield Finding(line, kind, (_BREAKS | _SLOW | _WRONG)[key].format(**names))
 
 
-def _gone_names(script: _Script) -> Told:
+def _gone_names(script: Script) -> Told:
     """Each is told once, where it comes first."""
     seen = set()
     for path, line, may_fail in script.names:
@@ -545,7 +230,7 @@ def _gone_names(script: _Script) -> Told:
                     yield line, key, {"gone": gone[0]}
 
 
-def _old_accuracy(script: _Script) -> Told:
+def _old_accuracy(script: Script) -> Told:
     """The history has the name by which `compile` got the metric."""
     for node in script.subscripts:
         key = script.value(node.slice)
@@ -555,18 +240,18 @@ def _old_accuracy(script: _Script) -> Told:
             yield node.lineno, "history", {"key": key, "today": today}
 
 
-def _shifts(generator: _Generator) -> Told:
+def _shifts(generator: Generator) -> Told:
     """See https://github.com/tensorflow/tensorflow/issues/82838; Keras 3.15 is still like that."""
     shifts = {side: generator.options.get(f"{side}_shift_range", 0) for side in ("width", "height")}
     for side, shift in shifts.items():
         if isinstance(shift, int) and shift > 0:
             yield generator.line, "still" if shift == 1 else "whole", {"side": side, "n": shift}
     width, height = shifts.values()
-    if width != height and generator.off() and not (_is_unknown(width) or _is_unknown(height)):
+    if width != height and generator.off() and not (is_unknown(width) or is_unknown(height)):
         yield generator.line, "swapped", shifts
 
 
-def _statistics(generator: _Generator, script: _Script) -> Told:
+def _statistics(generator: Generator, script: Script) -> Told:
     on = generator.on(*_FITTED)
     own = [call for call in script.calls if call.generator is generator]
     if not on or generator.escapes or not own:
@@ -581,79 +266,79 @@ def _statistics(generator: _Generator, script: _Script) -> Told:
             yield call.node.lineno, "early", {"option": on[0]}
 
 
-def _superfluous_fit(call: _Call) -> Told:
+def _superfluous_fit(call: Call) -> Told:
     if call.on_generator and call.method == "fit" and call.receiver.off(*_FITTED):
         yield call.node.lineno, "fit", {"owner": call.owner}
 
 
-def _scaled_data(call: _Call) -> Told:
+def _scaled_data(call: Call) -> Told:
     """Brightness goes through 8-bit images, and only then comes `rescale`."""
-    if call.on_generator and call.method == "flow" and _is_scaled(call.data):
+    if call.on_generator and call.method == "flow" and is_scaled(call.data):
         rescale = call.receiver.options.get("rescale")
-        if _is_number(rescale) and 0 < rescale < 0.1:
+        if is_number(rescale) and 0 < rescale < 0.1:
             yield call.node.lineno, "rescale", {}
         if call.receiver.on("brightness_range"):
             yield call.node.lineno, "brightness", {}
 
 
-def _augmented_validation(call: _Call) -> Told:
+def _augmented_validation(call: Call) -> Told:
     """A subset is told where it is made, other batches where they are used."""
     made = call.script.value(call.node)
     used = call.data if call.model_method == "evaluate" else call.values.get("validation_data")
     for batches, is_made in ((made, True), (used, False)):
-        if not isinstance(batches, _Batches) or batches.is_validation is not is_made:
+        if not isinstance(batches, Batches) or batches.is_validation is not is_made:
             continue
         if on := batches.generator.on(*_AUGMENTATIONS):
             yield call.node.lineno, "validation", {"options": ", ".join(on)}
 
 
-def _image_by_image(call: _Call) -> Told:
+def _image_by_image(call: Call) -> Told:
     if call.model_method == "fit" and call.generator and call.generator.of_keras:
         yield call.generator.line, "images", {}
 
 
-def _layers_without_xla(call: _Call) -> Told:
+def _layers_without_xla(call: Call) -> Told:
     """In a data set's `map` they do no harm; nothing is said where there is one."""
     layers = "Random(Rotation|Zoom|Translation|Shear|Crop|Perspective)"
-    layer = re.fullmatch(rf"{_KERAS}({layers})", call.path)
+    layer = re.fullmatch(rf"{KERAS}({layers})", call.path)
     if layer and not call.script.maps_data:
         yield call.node.lineno, "layer", {"layer": layer[1]}
 
 
-def _gone_methods(call: _Call) -> Told:
+def _gone_methods(call: Call) -> Told:
     if call.method not in call.script.functions:
-        if call.method in [f"{reader}_generator" for reader in _READERS]:
+        if call.method in [f"{reader}_generator" for reader in READERS]:
             today = {"method": call.method, "owner": call.owner, "today": call.model_method}
             yield call.node.lineno, "method", today
         if call.method == "predict_classes":
             yield call.node.lineno, "classes", {"owner": call.owner}
 
 
-def _gone_next(call: _Call) -> Told:
+def _gone_next(call: Call) -> Told:
     if call.method == "next" and call.generator and call.generator.of_keras:
         yield call.node.lineno, "next", {"owner": call.owner}
 
 
-def _arguments(call: _Call) -> Told:
+def _arguments(call: Call) -> Told:
     """The data know how many threads read them; steps are counted by `range`."""
-    if call.model_method not in _READERS:
+    if call.model_method not in READERS:
         return
     for name, node in call.nodes.items():
-        names = {"method": call.model_method, "name": name, "value": _shown(node)}
+        names = {"method": call.model_method, "name": name, "value": shown(node)}
         value = call.values[name]
         if name in ("workers", "use_multiprocessing", "max_queue_size"):
             yield node.lineno, "argument", names
         if name in ("steps_per_epoch", "validation_steps", "steps"):
             # What is left of one epoch is taken for the next, which ends with it.
-            if isinstance(value, _Quotient) and value.kind == "rounded down":
+            if isinstance(value, Quotient) and value.kind == "rounded down":
                 if name == "steps_per_epoch" and call.generator:
                     yield node.lineno, "rounded", names
-            elif isinstance(value, _Quotient | float):
+            elif isinstance(value, Quotient | float):
                 whole = "int" if isinstance(node, ast.Call) else "math.ceil"
                 yield node.lineno, "float", names | {"whole": whole}
 
 
-def _file_endings(call: _Call) -> Told:
+def _file_endings(call: Call) -> Told:
     methods = ("compile", "fit", "fit_generator")
     is_model = any(f"{call.owner}.{method}" in call.script.attributes for method in methods)
     path = call.values.get(0, call.values.get("filepath"))
@@ -661,29 +346,29 @@ def _file_endings(call: _Call) -> Told:
         names = {"path": path, "owner": call.owner, "file": path.rstrip("/") + ".keras"}
         if call.model_method == "save" and is_model:
             yield call.node.lineno, "save", names
-        if re.fullmatch(rf"{_KERAS}load_model", call.path):
+        if re.fullmatch(rf"{KERAS}load_model", call.path):
             yield call.node.lineno, "load", names
 
 
-def _optimizer_arguments(call: _Call) -> Told:
+def _optimizer_arguments(call: Call) -> Told:
     optimizers = "Adadelta|Adagrad|Adam|Adamax|AdamW|Nadam|RMSprop|SGD"
-    if re.fullmatch(rf"{_KERAS}({optimizers})", call.path):
-        rates = [_shown(call.nodes[key]) for key in (0, "learning_rate", "lr") if key in call.nodes]
+    if re.fullmatch(rf"{KERAS}({optimizers})", call.path):
+        rates = [shown(call.nodes[key]) for key in (0, "learning_rate", "lr") if key in call.nodes]
         if "lr" in call.nodes:
             yield call.nodes["lr"].lineno, "lr", {"rate": rates[0]}
         if call.values.get("decay"):
-            names = {"rate": [*rates, "…"][0], "decay": _shown(call.nodes["decay"])}
+            names = {"rate": [*rates, "…"][0], "decay": shown(call.nodes["decay"])}
             yield call.nodes["decay"].lineno, "decay", names
 
 
-def _order_of_predictions(call: _Call) -> Told:
-    if call.model_method == "predict" and isinstance(call.data, _Batches):
+def _order_of_predictions(call: Call) -> Told:
+    if call.model_method == "predict" and isinstance(call.data, Batches):
         classes = f"{call.data_name}.classes"
         if call.data.shuffled and classes in call.script.attributes:
             yield call.node.lineno, "order", {"owner": call.data_name}
 
 
-_CALL_RULES: tuple[Callable[[_Call], Told], ...] = (
+_CALL_RULES: tuple[Callable[[Call], Told], ...] = (
     _superfluous_fit,
     _scaled_data,
     _augmented_validation,
