@@ -326,7 +326,8 @@ class Iterator(tf.data.Dataset):
                 which `keras.Model.fit(shuffle=True)` takes them; else without effect.
 
         Returns:
-            A dataset of `Batch`; its `data` are the images and what `_rest` gives.
+            A dataset of `Batch`; its `data` are the images, and a triple of other inputs, labels
+            and weights.
         """
         self._settings.warn_unfitted()
         if self._replay is not None:
@@ -338,7 +339,10 @@ class Iterator(tf.data.Dataset):
 
     def finish(self, batch: Batch) -> Any:
         """Augments and standardises what `stored` yields; gives it as this iterator does."""
-        images, (misc, y, weights) = batch.data
+        return self._element(self._dressed(batch), batch)
+
+    def _dressed(self, batch: Batch) -> tf.Tensor:
+        images = batch.data[0]
         if self._options.idle:
             pixels = tf.cast(images, tf.float32)
         elif batch.parameters is None:
@@ -346,12 +350,15 @@ class Iterator(tf.data.Dataset):
         else:
             parameters = Parameters.from_table(batch.parameters, self._options)
             pixels = self._augment.apply(images, parameters)
-        x = tf.cast(self._settings.standardized(pixels), self.dtype)
+        return tf.cast(self._settings.standardized(pixels), self.dtype)
+
+    def _element(self, x: tf.Tensor, batch: Batch) -> Any:
+        misc, y, weights = batch.data[1]
         x = self._saved(x, batch.samples)
-        y = x if self._echoes else y
         inputs = (x, *misc) if misc else x
         if not self._labelled:
             return inputs
+        y = x if self._echoes else y
         return (inputs, y) if weights is None else (inputs, y, weights)
 
     # What a kind of iterator adds.
@@ -417,20 +424,22 @@ class Iterator(tf.data.Dataset):
 
     def _in_batches(self, plan: tf.data.Dataset) -> tf.data.Dataset:
         def finish(batch: Batch) -> Any:
-            missing = self._rows - tf.shape(batch.samples)[0]
+            rows = tf.shape(batch.samples)[0]
 
             def filled(values: tf.Tensor) -> tf.Tensor:
                 whole = tf.cond(
-                    missing > 0,
-                    lambda: tf.concat([values, tf.repeat(values[:1], missing, 0)], 0),
+                    rows < self._rows,
+                    lambda: tf.concat([values, tf.repeat(values[:1], self._rows - rows, 0)], 0),
                     lambda: values,
                 )
                 return tf.ensure_shape(whole, [self._rows, *values.shape[1:]])
 
             # One size, so that XLA compiles one program: the last rows of a pass are filled up.
-            data, samples, parameters = each(filled, (batch.data, batch.samples, batch.parameters))
-            whole = self.finish(Batch(data, samples, batch.epoch, parameters))
-            return each(lambda values: values[: self._rows - missing], whole)
+            images, samples, parameters = each(
+                filled, (batch.data[0], batch.samples, batch.parameters)
+            )
+            whole = self._dressed(Batch((images,), samples, batch.epoch, parameters))
+            return self._element(whole[:rows], batch)
 
         return (
             self._loaded(plan)

@@ -103,6 +103,9 @@ def test_the_same_seed_gives_the_same_batches_and_another_others():
         np.testing.assert_array_equal(x, x_too)
         np.testing.assert_array_equal(y, y_too)
     assert list(rows(first)) != list(rows(other))
+    # The seed is of the transforms too, not only of the order.
+    first, other = (next(flow(seed=seed, shuffle=False))[0] for seed in (1, 2))
+    assert (first != other).any(axis=(1, 2, 3)).all()
     np.random.seed(0)
     unseeded = next(flow())[0]
     np.random.seed(0)
@@ -231,6 +234,12 @@ def test_augmented_images_are_written(tmp_path):
     names = {path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir()}
     assert {f"sign_{sample}" for sample in range(32)} <= names
     assert all(path.suffix == ".jpeg" for path in tmp_path.iterdir())
+    many = tmp_path / "many"
+    many.mkdir()
+    every = ImageDataGenerator().flow(np.repeat(PIXELS, 10, 0), save_to_dir=str(many))
+    list(every.take(-1))
+    assert len(list(many.iterdir())) == 700  # each once
+    many.rename(tmp_path.with_name("many"))
     picture = keras.utils.load_img(next(tmp_path.iterdir()), color_mode="grayscale")
     assert picture.size == (28, 28)
     with pytest.raises(ValueError, match="`save_to_dir` must be a folder that is there"):

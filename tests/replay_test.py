@@ -37,9 +37,9 @@ def watched_keras(options, **arguments):
     return generator.flow(images, np.arange(ROWS), **arguments), drawn
 
 
-def ours(options, *, seed, shuffle=True, saving=None):
+def ours(options, *, seed, shuffle=True, saving=None, batch_size=32):
     return replay.Replay(
-        AugmentOptions(**options, quirks=True), ROWS, SIZE, 32, shuffle, seed, saving
+        AugmentOptions(**options, quirks=True), ROWS, SIZE, batch_size, shuffle, seed, saving
     )
 
 
@@ -66,6 +66,19 @@ def test_next_over_several_passes(options, seed):
     )
     assert mine.total_batches_seen == iterator.total_batches_seen
     assert mine.batch_index == iterator.batch_index
+
+
+def test_batches_that_fill_a_pass_exactly():
+    iterator, drawn = watched_keras(UNIFORM, seed=1, batch_size=35)
+    expected = [next(iterator)[1] for _ in range(5)]
+    mine = ours(UNIFORM, seed=1, batch_size=35)
+    found = [mine.next_batch() for _ in range(5)]
+    check(
+        drawn,
+        np.concatenate([batch.order for batch in found]),
+        np.concatenate([batch.parameters for batch in found]),
+        np.concatenate(expected),
+    )
 
 
 @pytest.mark.parametrize("seed", [None, 7])
