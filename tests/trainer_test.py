@@ -185,6 +185,7 @@ def test_another_precision_and_back(policy, tmp_path):
             seen["scaled"] = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
 
     arguments = {"standardize": RESCALE, "seed": 1, "epochs": 2, "verbose": 0}
+    arguments["validation_data"] = VALID
     history = fit(model, *STORED, precision=policy, jit=True, callbacks=[Witness()], **arguments)
     assert seen["policies"] == [policy] * 3 + ["float32"]  # the softmax stays
     assert seen["scaled"] == (policy == "mixed_float16")
@@ -195,13 +196,12 @@ def test_another_precision_and_back(policy, tmp_path):
     plain = fit(small_model(), *STORED, **arguments)
     np.testing.assert_allclose(history.history["loss"], plain.history["loss"], rtol=0.05)
     assert history.history["loss"] != plain.history["loss"]
-    # What is traced in mixed precision must not be what predicts afterwards.
+    # What is traced in mixed precision must not be what evaluates afterwards.
     model.save(tmp_path / "model.keras")
-    x = TRAIN[0] / 255
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    x, y = TRAIN[0] / 255, STORED[1]
     np.testing.assert_allclose(
-        keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0),
-        model.predict(x, verbose=0),
-        atol=1e-6,
+        saved.evaluate(x, y, verbose=0), model.evaluate(x, y, verbose=0), rtol=1e-6
     )
     fit(model, *STORED, **arguments)
 
