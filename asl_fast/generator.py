@@ -27,6 +27,23 @@ _UNFITTED = (
 _BATCH = 1024  # images that `fit` augments at once
 
 
+class _Statistic:
+    """A statistic of the data set: an array, or None before `fit`; may be set to either."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, generator: Any, owner: type | None = None) -> Any:
+        if generator is None:
+            return self
+        value = generator._statistics[self._name].numpy()
+        return value.astype(generator.dtype) if value.size else None
+
+    def __set__(self, generator: Any, value: Any) -> None:
+        value = np.zeros(0) if value is None else value
+        generator._statistics[self._name].assign(np.asarray(value, np.float32))
+
+
 class ImageDataGenerator:
     """Augments and standardises images, by the interface of Keras's `ImageDataGenerator`.
 
@@ -167,32 +184,9 @@ class ImageDataGenerator:
                 setattr(own, name, getattr(generator, name))
         return own
 
-    @property
-    def mean(self) -> np.ndarray | None:
-        """The data set's mean, or None."""
-        return self._statistic("mean")
-
-    @mean.setter
-    def mean(self, value: Any) -> None:
-        self._statistics["mean"].assign(np.asarray(value, np.float32))
-
-    @property
-    def std(self) -> np.ndarray | None:
-        """The data set's standard deviation, or None."""
-        return self._statistic("std")
-
-    @std.setter
-    def std(self, value: Any) -> None:
-        self._statistics["std"].assign(np.asarray(value, np.float32))
-
-    @property
-    def zca_whitening_matrix(self) -> np.ndarray | None:
-        """The data set's ZCA matrix, or None."""
-        return self._statistic("zca_whitening_matrix")
-
-    @zca_whitening_matrix.setter
-    def zca_whitening_matrix(self, value: Any) -> None:
-        self._statistics["zca_whitening_matrix"].assign(np.asarray(value, np.float32))
+    mean = _Statistic()
+    std = _Statistic()
+    zca_whitening_matrix = _Statistic()
 
     def flow(
         self,
@@ -488,10 +482,6 @@ class ImageDataGenerator:
         names = {field.name for field in dataclasses.fields(StandardizeOptions)}
         values = {name: getattr(self, name) for name in names}
         return StandardizeOptions(**values | {"rescale": self.rescale or None})
-
-    def _statistic(self, name: str) -> np.ndarray | None:
-        value = self._statistics[name].numpy()
-        return value.astype(self.dtype) if value.size else None
 
     def _layer(self) -> RandomAugment:
         return RandomAugment(**dataclasses.asdict(self.augment_options()), dtype="float32")

@@ -167,6 +167,8 @@ def test_statistics_reach_iterators_made_before_and_may_be_set():
         next(iterator)
     generator.mean = [1.0, 2.0, 3.0]
     np.testing.assert_allclose(iterator[0], pictures()[:32] - [1.0, 2.0, 3.0], rtol=1e-5)
+    generator.mean = None
+    assert generator.mean is None
     generator.fit(pictures())
     iterator.reset()
     assert abs(next(iterator).mean()) < 5
