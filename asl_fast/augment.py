@@ -13,7 +13,7 @@ from asl_fast.options import AugmentOptions, Shift
 from asl_fast.parameters import Parameters, draw
 from asl_fast.warp import warp
 
-__all__ = ["RandomAugment"]
+__all__ = ["RandomAugment", "forget_programs"]
 
 
 @keras.saving.register_keras_serializable(package="asl_fast")
@@ -257,6 +257,12 @@ def _apply(options: AugmentOptions, images: tf.Tensor, parameters: Parameters) -
     elif parameters.brightness is not None:
         pixels = photometric.brighten(pixels, parameters.brightness, options.value_range)
     return tf.transpose(pixels, [0, 3, 1, 2]) if first else pixels
+
+
+def forget_programs() -> None:
+    """Drops the compiled programs; they are made anew when they are needed."""
+    for programs in (_drawing, _applying, _program):
+        programs.cache_clear()
 
 
 _compiled = functools.partial(tf.function, jit_compile=True, autograph=False, reduce_retracing=True)

@@ -1,21 +1,72 @@
-"""The device at hand, and the precision and compilation that suit it."""
+"""The device at hand: what it is, what it holds, and whether XLA suits it."""
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
+from tensorflow.python.client import device_lib
 
-__all__ = ["choose_jit", "choose_precision", "describe"]
+# Only switching it on has a public name.
+from tensorflow.python.framework.config import is_op_determinism_enabled
+
+__all__ = [
+    "Choice",
+    "accelerator",
+    "allow_growth",
+    "choose_jit",
+    "cpu",
+    "describe",
+    "gpu_details",
+    "memory",
+]
 
 
-def _gpu_details() -> list[dict[str, Any]]:
+class Choice(NamedTuple):
+    """What was chosen, and why, in words for the user."""
+
+    value: Any
+    why: str
+
+
+def allow_growth() -> None:
+    """Lets TensorFlow take GPU memory as it needs it, not all of it at once.
+
+    Without effect where TensorFlow has begun to use the GPU already.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # it is in use
+            return
+
+
+def gpu_details() -> list[dict[str, Any]]:
+    """Returns what TensorFlow knows of each GPU: `device_name`, `compute_capability`."""
     devices = tf.config.list_physical_devices("GPU")
     return [tf.config.experimental.get_device_details(device) for device in devices]
 
 
+def accelerator() -> str | None:
+    """Returns TensorFlow's name of the GPU that trains, or None where the CPU does."""
+    return "/GPU:0" if tf.config.list_physical_devices("GPU") else None
+
+
+def cpu() -> tuple[str, frozenset[str]]:
+    """Returns the CPU's name and its features, as Linux gives them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "", frozenset()
+    found = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    found = {name.strip(): value.strip() for name, value in found.items()}
+    return found.get("model name", ""), frozenset(found.get("flags", "").split())
+
+
 def describe() -> str:
     """Returns the device in words, as "CPU, 8 cores" or "GPU, NVIDIA A100, 2 of them"."""
-    gpus = _gpu_details()
+    gpus = gpu_details()
     if not gpus:
         # Not every system tells how many of its cores this process may use.
         mine = getattr(os, "sched_getaffinity", None)
@@ -24,29 +75,34 @@ def describe() -> str:
     return f"GPU, {name}" + (f", {len(gpus)} of them" if len(gpus) > 1 else "")
 
 
-def choose_precision(requested: str = "auto") -> str:
-    """Returns the dtype policy to train with.
+def memory() -> int:
+    """Returns the bytes that TensorFlow may use of the device that trains.
+
+    This starts TensorFlow's use of the GPU, if there is one.
+    """
+    if accelerator() is None:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = [found for found in device_lib.list_local_devices() if found.device_type == "GPU"]
+    return gpus[0].memory_limit
+
+
+def choose_jit(requested: str = "auto", model: keras.Model | None = None) -> Choice:
+    """Returns whether XLA compiles the whole training step, and why.
 
     Args:
-        requested: The name of a Keras dtype policy, or "auto": mixed_bfloat16 on GPUs of compute
-            capability 8.0 or later, mixed_float16 on 7.x, float32 elsewhere.
+        requested: "on", "off", or "auto": on where there is a GPU and the model can be compiled.
+            XLA's convolutions for CPUs are several times slower than TensorFlow's own. The
+            augmentation is compiled on both.
+        model: The model to train, or None.
     """
     if requested != "auto":
-        return requested
-    capabilities = [gpu.get("compute_capability", (0, 0)) for gpu in _gpu_details()]
-    weakest = min(capabilities, default=(0, 0))
-    if weakest >= (8, 0):
-        return "mixed_bfloat16"
-    return "mixed_float16" if weakest >= (7, 0) else "float32"
-
-
-def choose_jit(requested: str = "auto") -> bool:
-    """Returns whether XLA compiles the whole training step.
-
-    Args:
-        requested: "on", "off", or "auto": on where there is a GPU. XLA's convolutions for CPUs are
-            several times slower than TensorFlow's own. The augmentation is compiled on both.
-    """
-    if requested == "auto":
-        return bool(_gpu_details())
-    return requested == "on"
+        return Choice(requested == "on", "as asked for")
+    if not gpu_details():
+        return Choice(False, "XLA's convolutions are slow on CPUs; the augmentation is compiled")
+    layers = model._flatten_layers() if model is not None else []
+    hindering = sorted({type(layer).__name__ for layer in layers if not layer.supports_jit})
+    if hindering:
+        return Choice(False, f"`{hindering[0]}` in your model has supports_jit=False")
+    if is_op_determinism_enabled():
+        return Choice(False, "TensorFlow's deterministic operations are on")
+    return Choice(True, "the step is one program on the GPU")

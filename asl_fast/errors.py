@@ -1,6 +1,6 @@
-"""The error for input that the user can mend."""
+"""The errors for what the user can mend."""
 
-__all__ = ["InputError"]
+__all__ = ["DivergenceError", "InputError"]
 
 
 class InputError(ValueError):
@@ -9,3 +9,7 @@ class InputError(ValueError):
     The message is one line: what was wrong, where, and what to do. The command line prints it and
     exits with code 2.
     """
+
+
+class DivergenceError(InputError):
+    """The loss became NaN or infinite; the message names the step."""

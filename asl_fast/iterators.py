@@ -25,7 +25,7 @@ from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.options import AugmentOptions
 from asl_fast.parameters import Parameters
-from asl_fast.pipeline import Batch, each, shared, shuffled
+from asl_fast.pipeline import Batch, each, gathered, shared, shuffled
 from asl_fast.replay import Pass, Replay
 from asl_fast.split import subset as subset_of
 
@@ -318,6 +318,21 @@ class Iterator(tf.data.Dataset):
 
     # What `asl_fast.fit` takes.
 
+    @property
+    def kept(self) -> Any:
+        """What the images and their company are gathered from: tensors, or None for files."""
+        return None
+
+    @property
+    def augments(self) -> bool:
+        """Whether images are changed at random."""
+        return not self._options.idle
+
+    @property
+    def divisible(self) -> bool:
+        """Whether `numbered` can give several batches as one."""
+        return self._replay is None
+
     def stored(self, *, shuffle: bool = True) -> tf.data.Dataset:
         """Yields batches as they are stored, for ever, to be completed by `finish`.
 
@@ -329,13 +344,24 @@ class Iterator(tf.data.Dataset):
             A dataset of `Batch`; its `data` are the images, and a triple of other inputs, labels
             and weights.
         """
+        return self._loaded(self._endless(shuffle, 1)).prefetch(tf.data.AUTOTUNE)
+
+    def numbered(self, *, shuffle: bool = True, at_once: int = 1) -> tf.data.Dataset:
+        """Yields what `stored` does without data, which are to be gathered from `kept`.
+
+        Args:
+            shuffle: As for `stored`.
+            at_once: Int, how many batches of a pass come as one; 1 unless `divisible`.
+        """
+        return self._endless(shuffle, at_once).flat_map(parts).prefetch(tf.data.AUTOTUNE)
+
+    def _endless(self, shuffle: bool, at_once: int) -> tf.data.Dataset:
+        """Yields `_Pass` for ever."""
         self._settings.warn_unfitted()
-        if self._replay is not None:
-            self._replay.look_ahead()
-            passes = self._replayed(lambda replay: replay.epoch_of_fit(shuffle=shuffle))
-        else:
-            passes = self._counted(self._batch_size)
-        return self._loaded(passes.repeat()).prefetch(tf.data.AUTOTUNE)
+        if self._replay is None:
+            return self._counted(self._batch_size * at_once).repeat()
+        self._replay.look_ahead()
+        return self._replayed(lambda replay: replay.epoch_of_fit(shuffle=shuffle)).repeat()
 
     def finish(self, batch: Batch) -> Any:
         """Augments and standardises what `stored` yields; gives it as this iterator does."""
@@ -637,10 +663,14 @@ class NumpyArrayIterator(Iterator):
         """The images in `dtype`."""
         return np.asarray(self._pixels, self.dtype)
 
+    @property
+    def kept(self) -> Any:
+        """The images, and a triple of other inputs, labels and weights."""
+        return self._stored
+
     def _loaded(self, passes: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
         def load(batch: Batch) -> Batch:
-            data = each(lambda rows: tf.gather(rows, batch.samples), self._stored)
-            return batch._replace(data=data)
+            return gathered(self._stored, batch)
 
         calls = tf.data.AUTOTUNE if parallel else None
         return passes.flat_map(parts).map(load, num_parallel_calls=calls)

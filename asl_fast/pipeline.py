@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Batch", "each", "shared", "shuffled", "steps_per_epoch", "training_batches"]
+__all__ = [
+    "Batch",
+    "each",
+    "gathered",
+    "numbered_batches",
+    "shared",
+    "shuffled",
+    "steps_per_epoch",
+    "training_batches",
+]
 
 # In bytes; TensorFlow refuses to share memory that begins elsewhere.
 _ALIGNMENT = 64
@@ -84,33 +93,43 @@ def shuffled(positions: tf.Tensor, rows: int, seed: int, epoch: tf.Tensor) -> tf
     )
 
 
-def training_batches(
-    arrays: Any,
+def gathered(stored: Any, batch: Batch) -> Batch:
+    """Returns a batch with its data: the rows that its samples name.
+
+    Args:
+        stored: A structure of tensors of as many rows, or None.
+        batch: Without data.
+    """
+    return batch._replace(data=each(lambda rows: tf.gather(rows, batch.samples), stored))
+
+
+def numbered_batches(
+    rows: int,
     *,
     batch_size: int,
     first_step: int = 0,
     steps: int,
     seed: int = 0,
     shuffle: bool = True,
+    then: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> tf.data.Dataset:
-    """Yields the batches of passes over arrays one after the other, each in an order of its own.
+    """Yields the numbers of the rows of passes, one after the other, each in an order of its own.
 
     A step's rows are computed from (seed, step) alone, and the prefetching runs on over the ends
     of passes.
 
     Args:
-        arrays: A structure of arrays of as many rows, or None, as (images, labels, None).
+        rows: Int, at least 1, of the arrays that the numbers are of.
         batch_size: Int, at least 1. The last batch of a pass holds what is left.
         first_step: Int, the step to begin with, counted over all passes.
         steps: Int, the step to end before.
         seed: Int in [0, 2**32).
         shuffle: Bool. False takes the rows as they stand.
+        then: What else is done to each batch.
 
     Returns:
-        A dataset of `Batch`, `steps - first_step` long.
+        A dataset of `Batch` without data, `steps - first_step` long.
     """
-    tensors = each(lambda array: shared(np.asarray(array))[1], arrays)
-    rows = len(tf.nest.flatten(tensors)[0])
     in_pass = steps_per_epoch(rows, batch_size)
 
     def batch(step: tf.Tensor) -> Batch:
@@ -118,11 +137,23 @@ def training_batches(
         samples = tf.range(place * batch_size, tf.minimum((place + 1) * batch_size, rows))
         if shuffle:
             samples = shuffled(samples, rows, seed, epoch)
-        data = each(lambda rows: tf.gather(rows, samples), tensors)
-        return Batch(data, samples, epoch)
+        return then(Batch(None, samples, epoch))
 
     return (
         tf.data.Dataset.range(first_step, steps)
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def training_batches(arrays: Any, **arguments: Any) -> tf.data.Dataset:
+    """Yields batches as `numbered_batches` does, with their data.
+
+    Args:
+        arrays: A structure of arrays or tensors of as many rows, or None, as (images, labels,
+            None).
+        **arguments: As for `numbered_batches`.
+    """
+    stored = each(lambda a: a if isinstance(a, tf.Tensor) else shared(np.asarray(a))[1], arrays)
+    rows = len(tf.nest.flatten(stored)[0])
+    return numbered_batches(rows, **arguments, then=lambda batch: gathered(stored, batch))

@@ -15,6 +15,7 @@ import numpy as np
 
 from asl_fast import dataset as datasets
 from asl_fast import device, figures
+from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.network import build_cnn
@@ -77,7 +78,7 @@ def train(
     make_folder(out)
 
     keras.utils.set_random_seed(seed)
-    policy = device.choose_precision(precision)
+    policy = precisions.choose(precision).value
     model = build_cnn(dtype=policy)
     optimizer = keras.optimizers.get(
         {"class_name": chosen.optimizer, "config": {"learning_rate": chosen.learning_rate}}
@@ -89,7 +90,7 @@ def train(
         optimizer=optimizer,
         loss="categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=device.choose_jit(jit),
+        jit_compile=device.choose_jit(jit).value,
     )
     clock = TrainingClock()
     begin = time.perf_counter()

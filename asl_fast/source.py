@@ -13,12 +13,42 @@ from asl_fast.files import DataFrameIterator, DirectoryIterator
 from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import Iterator, NumpyArrayIterator
 from asl_fast.options import AugmentOptions
-from asl_fast.pipeline import Batch, each, steps_per_epoch, training_batches
+from asl_fast.pipeline import (
+    Batch,
+    each,
+    numbered_batches,
+    shared,
+    steps_per_epoch,
+    training_batches,
+)
 from asl_fast.standardize import Standardize
 
-__all__ = ["Source", "own_iterator", "source"]
+__all__ = ["Kept", "Source", "own_iterator", "source"]
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
+
+
+class Kept(NamedTuple):
+    """Data that are all in memory, and so may lie on the device, to be gathered there.
+
+    Attributes:
+        tensors: A structure of tensors of as many rows, or None: on the host.
+        batch_size: Int.
+        divisible: Bool, whether several batches of a pass can come as one.
+        numbered: From the first epoch, the one to end before, the steps of one and the number of
+            batches to come as one, to a dataset of `Batch` without data.
+    """
+
+    tensors: Any
+    batch_size: int
+    divisible: bool
+    numbered: Callable[[int, int, int, int], tf.data.Dataset]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        tensors = [t for t in tf.nest.flatten(self.tensors) if t is not None]
+        return sum(t.dtype.size * t.shape.num_elements() for t in tensors)
 
 
 class Source(NamedTuple):
@@ -32,6 +62,9 @@ class Source(NamedTuple):
         held_out: What `validation_split` set apart, or None.
         validation: From stored arrays and a batch size to a dataset of what the network takes;
             None where validation data are such already.
+        kept: The same batches by number, or None where they can't be had so.
+        own: Bool. False where Keras makes the batches.
+        augments: Bool, whether `prepare` changes images at random.
     """
 
     batches: Callable[[int, int, int | None], Any]
@@ -39,6 +72,9 @@ class Source(NamedTuple):
     prepare: Callable[[Any], Any]
     held_out: Any = None
     validation: Callable[[Any, int], tf.data.Dataset] | None = None
+    kept: Kept | None = None
+    own: bool = True
+    augments: bool = False
 
 
 def source(
@@ -62,7 +98,7 @@ def source(
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
-        return Source(lambda *_: x.stored(shuffle=shuffle), len(x), x.finish)
+        return _of_iterator(x, shuffle)
     dress = _Dress(augment, standardize, seed)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
@@ -73,7 +109,7 @@ def source(
             (x, y, sample_weight), batch_size or 32, validation_split, shuffle, seed, dress
         )
     _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
-    return Source(lambda *_: x, None, lambda data: data)
+    return Source(lambda *_: x, None, lambda data: data, own=False)
 
 
 def own_iterator(x: Any) -> Any:
@@ -133,6 +169,11 @@ class _Dress:
             layer = RandomAugment(**dataclasses.asdict(options), seed=seed, dtype="float32")
         self._augment = layer
 
+    @property
+    def augments(self) -> bool:
+        """Whether images are changed at random."""
+        return self._augment is not None and not self._augment.options.idle
+
     def prepare(self, batch: Batch) -> Any:
         """Augments and standardises a batch whose data are (x, y, weights)."""
         x, y, weights = batch.data
@@ -173,6 +214,22 @@ def _refuse(x: Any, because: str, **arguments: Any) -> None:
             raise ValueError(f"`{name}` must be None where `x` is a {type(x).__name__}, {because}")
 
 
+def _of_iterator(iterator: Iterator, shuffle: bool) -> Source:
+    def numbered(first_epoch: int, epochs: int, steps: int, at_once: int) -> tf.data.Dataset:
+        return iterator.numbered(shuffle=shuffle, at_once=at_once)
+
+    kept = None
+    if iterator.kept is not None:
+        kept = Kept(iterator.kept, iterator.batch_size, iterator.divisible, numbered)
+    return Source(
+        lambda *_: iterator.stored(shuffle=shuffle),
+        len(iterator),
+        iterator.finish,
+        kept=kept,
+        augments=iterator.augments,
+    )
+
+
 def _of_dataset(dataset: tf.data.Dataset, dress: _Dress) -> Source:
     cardinality = int(dataset.cardinality())
 
@@ -189,7 +246,8 @@ def _of_dataset(dataset: tf.data.Dataset, dress: _Dress) -> Source:
         numbered = passes.enumerate(first_epoch * (steps or 0))
         return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
 
-    return Source(batches, cardinality if cardinality > 0 else None, dress.prepare)
+    in_pass = cardinality if cardinality > 0 else None
+    return Source(batches, in_pass, dress.prepare, augments=dress.augments)
 
 
 def _of_arrays(
@@ -220,19 +278,37 @@ def _of_arrays(
         arrays = each(lambda a: a[:kept], arrays)
         rows = kept
 
+    stored = each(lambda array: shared(array)[1], arrays)
+    order: dict[str, Any] = {"seed": seed, "shuffle": shuffle}
+
     def batches(first_epoch: int, epochs: int, steps: int | None) -> tf.data.Dataset:
         assert steps is not None
         return training_batches(
-            arrays,
+            stored,
             batch_size=batch_size,
             first_step=first_epoch * steps,
             steps=epochs * steps,
-            seed=seed,
-            shuffle=shuffle,
+            **order,
+        )
+
+    def numbered(first_epoch: int, epochs: int, steps: int, at_once: int) -> tf.data.Dataset:
+        several = steps_per_epoch(steps, at_once)
+        return numbered_batches(
+            rows,
+            batch_size=batch_size * at_once,
+            first_step=first_epoch * several,
+            steps=epochs * several,
+            **order,
         )
 
     return Source(
-        batches, steps_per_epoch(rows, batch_size), dress.prepare, held_out, dress.validation
+        batches,
+        steps_per_epoch(rows, batch_size),
+        dress.prepare,
+        held_out,
+        dress.validation,
+        Kept(stored, batch_size, True, numbered),
+        augments=dress.augments,
     )
 
 

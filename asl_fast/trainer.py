@@ -3,22 +3,34 @@
 import contextlib
 import math
 import time
+import warnings
+from collections.abc import Callable, Mapping
 from collections.abc import Iterator as Iterated
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from asl_fast import device
+from asl_fast import device, memory
+from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
+from asl_fast.errors import InputError
 from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
+from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
-from asl_fast.source import Source, own_iterator, source
+from asl_fast.pipeline import gathered
+from asl_fast.source import Kept, Source, own_iterator, source
 from asl_fast.standardize import Standardize
+from asl_fast.targets import check_labels, fitting_labels
 
-__all__ = ["TrainingClock", "fit"]
+__all__ = ["TrainingClock", "fit", "traced"]
+
+# Of sources whose batches have sizes of their own.
+_DEFAULT_BATCH = 32
+
+# Layers that change images at random without saying so in their names.
+_MIXING = ("AugMix", "CutMix", "MixUp", "RandAugment")
 
 
 class TrainingClock(keras.callbacks.Callback):
@@ -69,7 +81,9 @@ def fit(
     standardize: Standardize | None = None,
     seed: int = 0,
     precision: str | None = None,
-    jit: bool | None = None,
+    jit: bool | str | None = None,
+    resident: bool | None = None,
+    steps_per_execution: int | None = None,
 ) -> keras.callbacks.History:
     """Trains a compiled model as `keras.Model.fit` does, with the augmentation in its own step.
 
@@ -111,14 +125,23 @@ def fit(
         seed: Int in [0, 2**32): of the order of arrays, and of `augment` but for `RandomAugment`.
         precision: For this training: the name of a Keras dtype policy, as "mixed_bfloat16", or
             "auto" for what the device is good at; output layers keep theirs. None: as it is.
-        jit: For this training: whether XLA compiles the whole step. None: as it is.
+        jit: For this training: whether XLA compiles the whole step, or "auto": on GPUs. None: as
+            it is.
+        resident: Whether the images stay on the device as they are stored, and only their numbers
+            go there at each step. None: where they are in memory, and take at most half of the
+            device's. What is trained does not depend on it.
+        steps_per_execution: Int, how many steps are taken between two looks at callbacks, progress
+            bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
+            1 where a callback of yours has something to do at each batch.
 
     Returns:
         The model's `History`.
 
     Raises:
-        ValueError: Arguments that don't go together; names them.
-        InputError: An image file that can't be read; names it.
+        ValueError: Arguments, data or labels that don't go together, or with the model; says what.
+        InputError: An image file that can't be read, or too little memory; says which.
+        DivergenceError: The loss is not finite; names the step. Callbacks are not called for that
+            step, so nothing is saved of it.
     """
     found = source(
         x,
@@ -131,10 +154,12 @@ def fit(
         standardize=standardize,
         seed=seed,
     )
+    check_labels(model, y)
     if validation_data is None:
         validation_data = found.held_out
     if isinstance(validation_data, list | tuple) and found.validation is not None:
         rows = validation_batch_size or batch_size or 32
+        check_labels(model, validation_data[1])
         validation_data = found.validation(tuple(validation_data), rows)
     validation_data = own_iterator(validation_data)
     if isinstance(validation_data, tf.data.Dataset):
@@ -143,15 +168,20 @@ def fit(
             # Keras would go on where it stopped, and end early the next time.
             validation_data = validation_data.take(math.ceil(validation_steps))
             validation_steps = None
+        validation_data = _with_fitting_labels(validation_data, model)
+    if found.augments:
+        _warn_of_augmenting_layers(model)
     steps = found.in_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
+    at_once = steps_per_execution or _steps_at_once(model, found, steps, callbacks)
     with (
         _precision(model, precision),
         _jit(model, jit),
-        _preparing(model, found, class_weight),
+        _memory_in_words(found),
         plain_errors(),
+        _fed(model, found, class_weight, (initial_epoch, epochs, steps), at_once, resident) as data,
     ):
         return model.fit(
-            found.batches(initial_epoch, epochs, steps),
+            data,
             epochs=epochs,
             verbose=verbose,
             callbacks=callbacks,
@@ -165,21 +195,169 @@ def fit(
         )
 
 
+def traced(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    batch_size: int | None = None,
+    augment: RandomAugment | AugmentOptions | ImageDataGenerator | None = None,
+    standardize: Standardize | None = None,
+    precision: str | None = None,
+    jit: bool | str | None = None,
+    resident: bool | None = None,
+) -> tuple[Any, Source]:
+    """Traces the steps that `fit` would take, without taking any.
+
+    Args:
+        model: As for `fit`, and so are the others.
+
+    Returns:
+        The `ConcreteFunction` that loops over the training steps, and where its batches come from.
+    """
+    found = source(
+        x,
+        y,
+        None,
+        batch_size=batch_size,
+        validation_split=0.0,
+        shuffle=True,
+        augment=augment,
+        standardize=standardize,
+        seed=0,
+    )
+    at_once = _steps_at_once(model, found, found.in_pass, None)
+    with (
+        _precision(model, precision),
+        _jit(model, jit),
+        _fed(model, found, None, (0, 1, found.in_pass), at_once, resident) as batches,
+    ):
+        loop = model.train_function
+        return loop.execute.get_concrete_function(iter(batches), tf.constant(1)), found
+
+
+@contextlib.contextmanager
+def _fed(
+    model: keras.Model,
+    found: Source,
+    class_weight: Mapping[int, float] | None,
+    span: tuple[int, int, int | None],
+    at_once: int,
+    resident: bool | None,
+) -> Iterated[Any]:
+    """Yields what Keras is to iterate over, while the model's step takes it.
+
+    Args:
+        model: Compiled.
+        found: Where the batches come from.
+        class_weight: As Keras's.
+        span: The first epoch, the one to end before, and the steps of one, if they are known.
+        at_once: Int, steps a call.
+        resident: As for `fit`.
+    """
+    first_epoch, epochs, steps = span
+    if resident and found.kept is None:
+        raise ValueError("`resident` can't be True: the images are not in memory as arrays")
+    prepare, divided = found.prepare, None
+    kept = found.kept
+    looped = found.own and steps is not None and _steps_in_graph(model)
+    if kept is not None and steps is not None and _stays_on_device(kept, looped, resident):
+        tensors = memory.on_device(kept.tensors)
+        # Several batches come as one where no pass ends among them.
+        several = at_once if kept.divisible and steps == found.in_pass else 1
+        divided = kept.batch_size if several > 1 else None
+        batches = kept.numbered(first_epoch, epochs, steps, several)
+        prepare = lambda batch: found.prepare(gathered(tensors, batch))  # noqa: E731
+    else:
+        batches = found.batches(first_epoch, epochs, steps)
+    if looped:
+        # Keras ends an epoch early where it has seen as many steps as the dataset is long.
+        batches = batches.repeat()
+    place = device.accelerator()
+    if place is not None and found.own and prepare is found.prepare:
+        batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
+    with _preparing(model, prepare, class_weight, at_once):
+        if looped and steps is not None:
+            # Keras takes it for the function that it would have made itself.
+            model.train_function = TrainingLoop(
+                model, steps=steps, at_once=at_once, first_epoch=first_epoch, divided=divided
+            )
+        yield batches
+
+
+def _steps_in_graph(model: keras.Model) -> bool:
+    """Returns whether the model leaves the way from step to step to Keras, as compiled code."""
+    return (
+        not model.run_eagerly
+        and not tf.config.functions_run_eagerly()
+        and not tf.distribute.has_strategy()
+        and model._distribute_strategy is None
+        and type(model).make_train_function is keras.Model.make_train_function
+    )
+
+
+def _stays_on_device(kept: Kept, looped: bool, resident: bool | None) -> bool:
+    """Returns whether images are gathered on the device; refuses what can't be."""
+    reason = None
+    if not looped:
+        reason = "the model's steps are not compiled by `asl_fast.fit`"
+    elif resident is None or device.accelerator():
+        reason = memory.too_large(kept.size)
+    if resident and reason is not None:
+        raise ValueError(f"`resident` can't be True: {reason}")
+    return resident is not False and reason is None
+
+
+def _steps_at_once(model: keras.Model, found: Source, steps: int | None, callbacks: Any) -> int:
+    """Returns how many steps to take between two looks of the host."""
+    if model.steps_per_execution > 1 or steps is None or _by_batch(callbacks):
+        return model.steps_per_execution
+    batch_size = found.kept.batch_size if found.kept is not None else _DEFAULT_BATCH
+    return choose_at_once(steps, batch_size, "GPU" if device.accelerator() else "CPU")
+
+
+def _by_batch(callbacks: Any) -> bool:
+    """Returns whether a callback, not one of Keras's own, wants to hear of each batch."""
+    callbacks = getattr(callbacks, "callbacks", callbacks)
+    for callback in tf.nest.flatten(callbacks) if callbacks else []:
+        for name in (
+            "on_train_batch_begin",
+            "on_train_batch_end",
+            "on_batch_begin",
+            "on_batch_end",
+        ):
+            method = getattr(callback, name, None)
+            if not getattr(method, "__module__", "keras.").startswith("keras."):
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def _preparing(
-    model: keras.Model, found: Source, class_weight: Mapping[int, float] | None
+    model: keras.Model,
+    prepare: Callable[[Any], Any],
+    class_weight: Mapping[int, float] | None,
+    at_once: int,
 ) -> Iterated[None]:
-    """Puts the source's work before the model's own training step, within what Keras compiles.
+    """Puts the source's work before the model's own training step, within what is compiled.
 
     Wrapping the step and not the model leaves the user's object in everybody's hands: callbacks
     that save `self.model` save the plain model.
     """
     step, own = model.train_step, vars(model).get("train_step")
+    before = model.steps_per_execution
+    fitting = fitting_labels(model)
 
     def train_step(batch: Any) -> Any:
-        return step(_weighted(found.prepare(batch), class_weight))
+        data = prepare(batch)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        _check_images(model, x)
+        if y is not None:
+            data = keras.utils.pack_x_y_sample_weight(x, fitting(y), weights)
+        return step(_weighted(data, class_weight))
 
     model.train_step = train_step
+    model.steps_per_execution = at_once
     _forget_compiled(model)
     try:
         yield
@@ -188,6 +366,7 @@ def _preparing(
         del model.train_step
         if own is not None:
             model.train_step = own
+        model.steps_per_execution = before
         _forget_compiled(model)
 
 
@@ -210,10 +389,62 @@ def _weighted(data: Any, class_weight: Mapping[int, float] | None) -> Any:
     return x, y, tf.linalg.matvec(hits, weights) + (1.0 - tf.reduce_sum(hits, axis=1))
 
 
+def _check_images(model: keras.Model, x: Any) -> None:
+    """Refuses images that the model does not take."""
+    images, wanted = (tf.nest.flatten(of) for of in (x, getattr(model, "inputs", None) or []))
+    for given, taken in zip(images, wanted, strict=False):
+        if given.shape.rank == 4 and not given.shape.is_compatible_with(taken.shape):
+            raise ValueError(
+                f"The model takes images of the shape {tuple(taken.shape[1:])}, but those of the "
+                f"data have {tuple(given.shape[1:])}"
+            )
+
+
+def _warn_of_augmenting_layers(model: keras.Model) -> None:
+    layers = [type(layer).__name__ for layer in model._flatten_layers(include_self=False)]
+    found = sorted({name for name in layers if name.startswith("Random") or name in _MIXING})
+    if found:
+        warnings.warn(
+            f"`{found[0]}` in the model augments too, so images are augmented twice: leave out "
+            "one of the two",
+            stacklevel=3,
+        )
+
+
+def _with_fitting_labels(dataset: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
+    fitting = fitting_labels(model)
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) < 2 or not isinstance(spec[1], tf.TensorSpec):
+        return dataset
+    return dataset.map(lambda x, y, *weights: (x, fitting(y), *weights))
+
+
 @contextlib.contextmanager
-def _jit(model: keras.Model, jit: bool | None) -> Iterated[None]:
+def _memory_in_words(found: Source) -> Iterated[None]:
+    """Says what to do where the device's memory does not suffice."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        size = (
+            ""
+            if found.kept is None
+            else (
+                f" With `resident` the images take {memory.megabytes(found.kept.size)} of it: "
+                "`resident=False` (--resident off) gives them back."
+            )
+        )
+        raise InputError(
+            f"The memory of the device is not enough.{size} A smaller batch takes less, and so "
+            "does mixed precision."
+        ) from error
+
+
+@contextlib.contextmanager
+def _jit(model: keras.Model, jit: bool | str | None) -> Iterated[None]:
     """Lets XLA compile the model's steps or not, for a while."""
     before = model.jit_compile
+    if isinstance(jit, str):
+        jit = device.choose_jit(jit, model).value
     if jit is not None:
         model.jit_compile = jit
     try:
@@ -224,39 +455,12 @@ def _jit(model: keras.Model, jit: bool | None) -> Iterated[None]:
 
 @contextlib.contextmanager
 def _precision(model: keras.Model, name: str | None) -> Iterated[None]:
-    """Gives the layers another dtype policy, for a while; float32 variables stay what they are.
-
-    Small gradients would become zero in float16: there the optimizer scales the loss.
-    """
+    """Trains under another dtype policy, for a while."""
     if name is None:
         yield
         return
-    policy = keras.dtype_policies.get(device.choose_precision(name))
-    layers = {layer: layer.dtype_policy for layer in _inner_layers(model)}
-    optimizer = model.optimizer
-    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    if policy.compute_dtype == "float16" and not scaled:
-        model.optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    for layer in layers:
-        layer.dtype_policy = policy
-    try:
+    with precisions.under(model, precisions.choose(name).value):
         yield
-    finally:
-        for layer, before in layers.items():
-            layer.dtype_policy = before
-        model.optimizer = optimizer
-
-
-def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers that compute, but for those that give the model's output."""
-    # `layers` lists the top ones; what wrappers and nested models hold has no public list.
-    inner = [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
-    last = set()
-    if not isinstance(model, keras.Sequential) and hasattr(model, "operations"):
-        last = {id(output._keras_history.operation) for output in tf.nest.flatten(model.outputs)}
-    elif model.layers:
-        last = {id(model.layers[-1])}
-    return [layer for layer in inner if id(layer) not in last]
 
 
 def _forget_compiled(model: keras.Model) -> None:

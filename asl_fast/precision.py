@@ -1,0 +1,125 @@
+"""Mixed precision: which dtype policy suits the device, and training a model under it."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from asl_fast import device, storage
+from asl_fast.device import Choice
+
+__all__ = ["choose", "measure", "under"]
+
+# A CPU has instructions for bfloat16 if it has one of these features.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "amx-bf16"})
+# What bfloat16 must gain on a CPU to be chosen: less is lost in the noise.
+_WORTH = 1.1
+
+
+def choose(requested: str = "auto") -> Choice:
+    """Returns the dtype policy to train with, and why.
+
+    Args:
+        requested: The name of a Keras dtype policy, or "auto": mixed_bfloat16 on GPUs of compute
+            capability 8.0 or later, mixed_float16 on 7.x, and mixed_bfloat16 on CPUs where
+            `measure` has found it faster; float32 elsewhere.
+    """
+    if requested != "auto":
+        return Choice(requested, "as asked for")
+    gpus = device.gpu_details()
+    if gpus:
+        weakest = min(gpu.get("compute_capability", (0, 0)) for gpu in gpus)
+        words = f"compute capability {weakest[0]}.{weakest[1]}"
+        if weakest >= (8, 0):
+            return Choice("mixed_bfloat16", words)
+        return Choice("mixed_float16" if weakest >= (7, 0) else "float32", words)
+    features = sorted(_BFLOAT16 & device.cpu()[1])
+    if not features:
+        return Choice("float32", "the CPU has no instructions for bfloat16")
+    gain = _measured()
+    if gain is None:
+        why = f"the CPU has {features[0]}, but its gain was not measured: `asl-fast doctor` does"
+        return Choice("float32", why)
+    why = f"bfloat16 was measured {gain:.2f} times as fast on this CPU"
+    return Choice("mixed_bfloat16" if gain >= _WORTH else "float32", why)
+
+
+def measure(build: Callable[[str], keras.Model], batch_size: int = 32, turns: int = 5) -> float:
+    """Measures how many times as fast bfloat16 trains on this CPU, and keeps it for `choose`.
+
+    Args:
+        build: From the name of a dtype policy to a compiled model, for images and one-hot labels.
+        batch_size: Int.
+        turns: Int, how often each policy is timed, in turn; the median counts.
+    """
+    models = {policy: build(policy) for policy in ("float32", "mixed_bfloat16")}
+    seconds: dict[str, list[float]] = {policy: [] for policy in models}
+    random = np.random.default_rng(0)
+    for turn in range(turns + 1):
+        for policy, model in models.items():
+            images = random.random((batch_size, *model.input_shape[1:]), np.float32)
+            labels = np.eye(model.output_shape[1], dtype=np.float32)
+            labels = labels[random.integers(0, len(labels), batch_size)]
+            images, labels = tf.constant(images), tf.constant(labels)
+            begin = time.perf_counter()
+            for _ in range(4 if turn else 1):
+                model.train_on_batch(images, labels)
+            if turn:  # the first one traces
+                seconds[policy].append(time.perf_counter() - begin)
+    gain = float(np.median(np.divide(seconds["float32"], seconds["mixed_bfloat16"])))
+    folder = storage.make_folder(storage.cache_folder())
+    with storage.replacing(folder / "precision.json") as aside:
+        aside.write_text(json.dumps({"machine": _machine(), "gain": gain}))
+    return gain
+
+
+@contextlib.contextmanager
+def under(model: keras.Model, policy_name: str) -> Iterator[None]:
+    """Gives the layers another dtype policy, for a while; float32 variables stay what they are.
+
+    The layers that give the model's output keep theirs. Small gradients would become zero in
+    float16: there the optimizer scales the loss.
+    """
+    policy = keras.dtype_policies.get(policy_name)
+    layers = {layer: layer.dtype_policy for layer in _inner_layers(model)}
+    optimizer = model.optimizer
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if policy.compute_dtype == "float16" and not scaled:
+        model.optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    for layer in layers:
+        layer.dtype_policy = policy
+    try:
+        yield
+    finally:
+        for layer, before in layers.items():
+            layer.dtype_policy = before
+        model.optimizer = optimizer
+
+
+def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers that compute, but for those that give the model's output."""
+    # `layers` lists the top ones; what wrappers and nested models hold has no public list.
+    inner = [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
+    last = set()
+    if not isinstance(model, keras.Sequential) and hasattr(model, "operations"):
+        last = {id(output._keras_history.operation) for output in tf.nest.flatten(model.outputs)}
+    elif model.layers:
+        last = {id(model.layers[-1])}
+    return [layer for layer in inner if id(layer) not in last]
+
+
+def _machine() -> str:
+    return f"{device.cpu()[0]}, TensorFlow {tf.__version__}"
+
+
+def _measured() -> float | None:
+    """Returns the gain that was measured on this machine, or None."""
+    try:
+        found = json.loads((storage.cache_folder() / "precision.json").read_text())
+        return float(found["gain"]) if found["machine"] == _machine() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
