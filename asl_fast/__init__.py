@@ -12,6 +12,7 @@ _HOMES = {
     "DataFrameIterator": "files",
     "DirectoryIterator": "files",
     "ImageDataGenerator": "generator",
+    "DivergenceError": "errors",
     "InputError": "errors",
     "NumpyArrayIterator": "iterators",
     "RECIPES": "recipe",
@@ -21,6 +22,7 @@ _HOMES = {
     "build_cnn": "network",
     "fit": "trainer",
     "load_csv": "dataset",
+    "release_memory": "memory",
     "subset": "split",
 }
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -76,6 +76,22 @@ def train(
         Literal["auto", "on", "off"],
         typer.Option(help="Compile the whole step with XLA. auto: on for GPUs, off for CPUs."),
     ] = "auto",
+    resident: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Keep the images on the device. auto: if they take half of it at most."),
+    ] = "auto",
+    steps_per_execution: Annotated[
+        int | None,
+        typer.Option(help="Steps between two looks of the host. Default: what suits the device."),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="The same bits each time on the same machine, also on a GPU. Costs speed there: "
+            "slower gradients of convolutions, and no XLA for the step.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results. Default: runs/TIME-RECIPE.")
     ] = None,
@@ -98,6 +114,9 @@ def train(
         seed=seed,
         precision=precision,
         jit=jit,
+        resident=resident,
+        steps_per_execution=steps_per_execution,
+        deterministic=deterministic,
         # Keras's bar rewrites its line, which only a terminal understands.
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -224,6 +243,86 @@ def check(
     if found:
         raise typer.Exit(1)
     _notes.print(f"{script}: nothing to say.", highlight=False, markup=False)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .keras file, or the folder of a run. Default: the course's network."
+        ),
+    ] = None,
+    recipe: Annotated[RecipeName, typer.Option(help="How to train it.")] = RecipeName("course"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Say how this machine would train, why so, and what of the model a GPU would not do.
+
+    The exit code is 1 if there are such operations.
+    """
+    _load_tensorflow(verbose)
+    from asl_fast import doctor as doctors
+    from asl_fast import evaluation, hands
+
+    with _notes.status("Looking at the machine") as status:
+        found = doctors.diagnose(
+            RECIPES[recipe.value],
+            hands.TRAIN_ROWS,
+            evaluation.load_any_model(model) if model is not None else None,
+            progress=status.update,
+        )
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _show_diagnosis(found)
+    if found["operations"]["found"]:
+        raise typer.Exit(1)
+
+
+def _show_diagnosis(found: dict[str, Any]) -> None:
+    from asl_fast.memory import megabytes
+
+    table = Table(show_header=False)
+
+    def row(name: str, value: str, why: str = "") -> None:
+        table.add_row(name, value + (f" ({why})" if why else ""))
+
+    versions = [f"{name} {version}" for name, version in found["versions"].items() if version]
+    row("versions", ", ".join(versions))
+    row("trains on", found["device"], found["cpu"])
+    row("NVIDIA driver", found["driver"] or "none found")
+    for gpu in found["gpus"]:
+        row("GPU", ", ".join(f"{name} {value}" for name, value in gpu.items()))
+    row("precision", found["precision"]["value"], found["precision"]["why"])
+    row("XLA for the step", "on" if found["jit"]["value"] else "off", found["jit"]["why"])
+    resident = found["resident"]
+    row("images on the device", "yes" if resident["value"] else "no", resident["why"])
+    needed = found["memory_needed"]
+    parts = ", ".join(f"{name} {megabytes(size)}" for name, size in needed.items())
+    row(
+        "memory needed",
+        f"about {megabytes(sum(needed.values()))} of {megabytes(found['memory'])}",
+        parts,
+    )
+    row("cached data", megabytes(found["cache"]["bytes"]), found["cache"]["folder"])
+    times = found["microseconds_an_image"].items()
+    row(
+        "bottleneck",
+        found["bottleneck"],
+        ", ".join(f"{name} {value:,.0f} µs an image" for name, value in times),
+    )
+    operations = found["operations"]
+    if not operations["checked"]:
+        row("not for GPUs", "not checked", operations["why"])
+    elif not operations["found"]:
+        row("not for GPUs", "none of the step's operations", operations["why"])
+    for finding in operations["found"]:
+        kind = f"{finding['op']} ({', '.join(finding['dtypes'])})"
+        row(
+            "not for GPUs", f"{finding['times']} × {kind} {finding['problem']}", finding["names"][0]
+        )
+    _console.print(table)
 
 
 @data_app.command("info")

@@ -11,7 +11,7 @@ from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.table import CLASSES, SIDE
 
-__all__ = ["evaluate", "load_model"]
+__all__ = ["evaluate", "load_any_model", "load_model"]
 
 
 def load_model(path: Path) -> keras.Model:
@@ -23,15 +23,7 @@ def load_model(path: Path) -> keras.Model:
     Raises:
         InputError: There is none, it can't be read, or it is not for this data.
     """
-    if path.is_dir():
-        path = path / "model.keras"
-    if not path.is_file():
-        raise InputError(f"There is no model {path}.")
-    try:
-        model = keras.saving.load_model(path)
-    except Exception as error:  # Keras raises many kinds for what is not a model of its own
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
+    model = load_any_model(path)
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes != ((None, SIDE, SIDE, 1), (None, CLASSES)):
         raise InputError(
@@ -39,6 +31,26 @@ def load_model(path: Path) -> keras.Model:
             f"needed are (None, {SIDE}, {SIDE}, 1) and (None, {CLASSES})."
         )
     return model
+
+
+def load_any_model(path: Path) -> keras.Model:
+    """Loads a Keras model, whatever it is for.
+
+    Args:
+        path: As for `load_model`.
+
+    Raises:
+        InputError: There is none, or it can't be read.
+    """
+    if path.is_dir():
+        path = path / "model.keras"
+    if not path.is_file():
+        raise InputError(f"There is no model {path}.")
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # Keras raises many kinds for what is not a model of its own
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
 
 
 def evaluate(model: keras.Model, split: Split) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from asl_fast import device, storage
 from asl_fast.device import Choice
 
-__all__ = ["choose", "measure", "under"]
+__all__ = ["choose", "has_bfloat16", "measure", "under"]
 
 # A CPU has instructions for bfloat16 if it has one of these features.
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "amx-bf16"})
@@ -37,15 +37,19 @@ def choose(requested: str = "auto") -> Choice:
         if weakest >= (8, 0):
             return Choice("mixed_bfloat16", words)
         return Choice("mixed_float16" if weakest >= (7, 0) else "float32", words)
-    features = sorted(_BFLOAT16 & device.cpu()[1])
-    if not features:
+    if not has_bfloat16():
         return Choice("float32", "the CPU has no instructions for bfloat16")
     gain = _measured()
     if gain is None:
-        why = f"the CPU has {features[0]}, but its gain was not measured: `asl-fast doctor` does"
+        why = "what the CPU's bfloat16 gains was not measured yet: `asl-fast doctor` does"
         return Choice("float32", why)
     why = f"bfloat16 was measured {gain:.2f} times as fast on this CPU"
     return Choice("mixed_bfloat16" if gain >= _WORTH else "float32", why)
+
+
+def has_bfloat16() -> bool:
+    """Returns whether the CPU has instructions for bfloat16, which may be faster or not."""
+    return bool(_BFLOAT16 & device.cpu()[1])
 
 
 def measure(build: Callable[[str], keras.Model], batch_size: int = 32, turns: int = 5) -> float:

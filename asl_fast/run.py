@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from asl_fast import dataset as datasets
 from asl_fast import device, figures
@@ -42,6 +43,9 @@ def train(
     seed: int = 0,
     precision: str = "auto",
     jit: str = "auto",
+    resident: str = "auto",
+    steps_per_execution: int | None = None,
+    deterministic: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> dict[str, Any]:
@@ -57,6 +61,10 @@ def train(
         seed: Int in [0, 2**32): of the initial weights, dropout, order and augmentation.
         precision: "auto", "float32", "mixed_float16" or "mixed_bfloat16".
         jit: "auto", "on" or "off": whether XLA compiles the whole training step.
+        resident: "auto", "on" or "off": whether the images stay on the device.
+        steps_per_execution: Int, how many steps to take between two looks of the host, or None.
+        deterministic: Bool. True makes TensorFlow choose operations that give the same bits each
+            time, for the rest of the process.
         callbacks: Keras callbacks, besides TensorBoard's.
         verbose: As for `keras.Model.fit`.
 
@@ -64,7 +72,9 @@ def train(
         What `metrics.json` holds.
 
     Raises:
-        InputError: A number out of range, fewer rows than a batch, or a folder that can't be used.
+        InputError: A number out of range, fewer rows than a batch, a folder that can't be used,
+            data that can't be resident, or too little memory.
+        DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
     chosen = RECIPES[recipe]
     chosen = dataclasses.replace(
@@ -72,11 +82,14 @@ def train(
         epochs=chosen.epochs if epochs is None else epochs,
         batch_size=chosen.batch_size if batch_size is None else batch_size,
     )
-    _check(chosen.epochs, chosen.batch_size, seed, dataset)
+    _check(chosen.epochs, chosen.batch_size, seed, steps_per_execution, dataset)
     if (out / "metrics.json").exists():
         raise InputError(f"The folder {out} holds a finished run already. Choose another one.")
     make_folder(out)
 
+    device.allow_growth()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     policy = precisions.choose(precision).value
     model = build_cnn(dtype=policy)
@@ -90,7 +103,7 @@ def train(
         optimizer=optimizer,
         loss="categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=device.choose_jit(jit).value,
+        jit_compile=device.choose_jit(jit, model).value,
     )
     clock = TrainingClock()
     begin = time.perf_counter()
@@ -107,13 +120,18 @@ def train(
         batch_size=chosen.batch_size,
         epochs=chosen.epochs,
         seed=seed,
-        callbacks=[clock, keras.callbacks.TensorBoard(out / "logs", write_graph=False), *callbacks],
+        resident={"auto": None, "on": True, "off": False}[resident],
+        steps_per_execution=steps_per_execution,
+        callbacks=[
+            clock,
+            keras.callbacks.TensorBoard(out / "logs", write_graph=False),
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _save(model, out)),
+            *callbacks,
+        ],
         verbose=verbose,
     ).history
     train_seconds = time.perf_counter() - begin
 
-    with replacing(out / "model.keras") as aside:
-        model.save(aside)
     _write_history(out / "history.csv", history, clock.seconds)
     figures.curves(out / "curves.png", history)
     labels = np.asarray(dataset.valid.labels)
@@ -131,6 +149,8 @@ def train(
         "dataset": dataset.describe(),
         "precision": policy,
         "jit": model.jit_compile,
+        "resident": resident,
+        "deterministic": deterministic,
         "device": device.describe(),
         "seed": seed,
         "versions": {
@@ -145,13 +165,29 @@ def train(
     return json.loads(text)
 
 
+def _save(model: keras.Model, out: Path) -> None:
+    with replacing(out / "model.keras") as aside:
+        model.save(aside)
+
+
 def _one_hot(labels: np.ndarray) -> np.ndarray:
     return np.eye(CLASSES, dtype=np.float32)[labels]
 
 
-def _check(epochs: int, batch_size: int, seed: int, dataset: datasets.Dataset) -> None:
-    for name, value in (("epochs", epochs), ("batch size", batch_size)):
-        if value < 1:
+def _check(
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    steps_per_execution: int | None,
+    dataset: datasets.Dataset,
+) -> None:
+    at_least_one = {
+        "epochs": epochs,
+        "batch size": batch_size,
+        "steps per execution": steps_per_execution,
+    }
+    for name, value in at_least_one.items():
+        if value is not None and value < 1:
             raise InputError(f"The {name} must be at least 1. Received: {value}.")
     if not 0 <= seed < 2**32:
         raise InputError(f"The seed must be in [0, 2**32). Received: {seed}.")

@@ -178,7 +178,15 @@ def fit(
         _jit(model, jit),
         _memory_in_words(found),
         plain_errors(),
-        _fed(model, found, class_weight, (initial_epoch, epochs, steps), at_once, resident) as data,
+        _fed(
+            model,
+            found,
+            class_weight,
+            (initial_epoch, epochs, steps),
+            at_once,
+            resident,
+            for_gpu=device.accelerator() is not None,
+        ) as data,
     ):
         return model.fit(
             data,
@@ -207,10 +215,9 @@ def traced(
     jit: bool | str | None = None,
     resident: bool | None = None,
 ) -> tuple[Any, Source]:
-    """Traces the steps that `fit` would take, without taking any.
+    """Traces the steps that `fit` would take on a GPU, without taking any.
 
-    Args:
-        model: As for `fit`, and so are the others.
+    The arguments are those of `fit`.
 
     Returns:
         The `ConcreteFunction` that loops over the training steps, and where its batches come from.
@@ -230,7 +237,7 @@ def traced(
     with (
         _precision(model, precision),
         _jit(model, jit),
-        _fed(model, found, None, (0, 1, found.in_pass), at_once, resident) as batches,
+        _fed(model, found, None, (0, 1, found.in_pass), at_once, resident, True) as batches,
     ):
         loop = model.train_function
         return loop.execute.get_concrete_function(iter(batches), tf.constant(1)), found
@@ -244,6 +251,7 @@ def _fed(
     span: tuple[int, int, int | None],
     at_once: int,
     resident: bool | None,
+    for_gpu: bool,
 ) -> Iterated[Any]:
     """Yields what Keras is to iterate over, while the model's step takes it.
 
@@ -254,10 +262,11 @@ def _fed(
         span: The first epoch, the one to end before, and the steps of one, if they are known.
         at_once: Int, steps a call.
         resident: As for `fit`.
+        for_gpu: Whether the step is to run on a GPU.
     """
     first_epoch, epochs, steps = span
     if resident and found.kept is None:
-        raise ValueError("`resident` can't be True: the images are not in memory as arrays")
+        raise InputError("`resident` can't be True: the images are not in memory as arrays")
     prepare, divided = found.prepare, None
     kept = found.kept
     looped = found.own and steps is not None and _steps_in_graph(model)
@@ -267,7 +276,9 @@ def _fed(
         several = at_once if kept.divisible and steps == found.in_pass else 1
         divided = kept.batch_size if several > 1 else None
         batches = kept.numbered(first_epoch, epochs, steps, several)
-        prepare = lambda batch: found.prepare(gathered(tensors, batch))  # noqa: E731
+        # TensorFlow itself has no kernel for GPUs that gathers bytes; XLA has.
+        gather = tf.function(gathered, jit_compile=True, autograph=False) if for_gpu else gathered
+        prepare = lambda batch: found.prepare(gather(tensors, batch))  # noqa: E731
     else:
         batches = found.batches(first_epoch, epochs, steps)
     if looped:
@@ -275,7 +286,9 @@ def _fed(
         batches = batches.repeat()
     place = device.accelerator()
     if place is not None and found.own and prepare is found.prepare:
+        batches, rebuilt = _without_none(batches)
         batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
+        prepare = lambda values: found.prepare(rebuilt(values))  # noqa: E731
     with _preparing(model, prepare, class_weight, at_once):
         if looped and steps is not None:
             # Keras takes it for the function that it would have made itself.
@@ -283,6 +296,26 @@ def _fed(
                 model, steps=steps, at_once=at_once, first_epoch=first_epoch, divided=divided
             )
         yield batches
+
+
+def _without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
+    """Returns a dataset of plain tuples, and what makes of one what it was.
+
+    `prefetch_to_device` does not know None.
+    """
+    structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
+    there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
+
+    def values(*element: Any) -> tuple[tf.Tensor, ...]:
+        element = element[0] if len(element) == 1 else element
+        return tuple(v for v in tf.nest.flatten(element) if v is not None)
+
+    def rebuilt(values: tuple[tf.Tensor, ...]) -> Any:
+        rest = iter(values)
+        flat = [next(rest) if here else None for here in there]
+        return tf.nest.pack_sequence_as(structure, flat)
+
+    return dataset.map(values), rebuilt
 
 
 def _steps_in_graph(model: keras.Model) -> bool:
@@ -298,14 +331,16 @@ def _steps_in_graph(model: keras.Model) -> bool:
 
 def _stays_on_device(kept: Kept, looped: bool, resident: bool | None) -> bool:
     """Returns whether images are gathered on the device; refuses what can't be."""
+    if resident is False:
+        return False
     reason = None
     if not looped:
         reason = "the model's steps are not compiled by `asl_fast.fit`"
     elif resident is None or device.accelerator():
         reason = memory.too_large(kept.size)
     if resident and reason is not None:
-        raise ValueError(f"`resident` can't be True: {reason}")
-    return resident is not False and reason is None
+        raise InputError(f"`resident` can't be True: {reason}")
+    return reason is None
 
 
 def _steps_at_once(model: keras.Model, found: Source, steps: int | None, callbacks: Any) -> int:

@@ -11,17 +11,17 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("hands", "device", "resize"),
+        *("hands", "device", "resize", "readiness"),
     },
     {"recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay", "decode"},
-    {"affine", "dataset", "figures", "network", "pipeline", "lint"},
-    {"augment", "evaluation", "kaggle"},
-    {"standardize", "iterators"},
+    {"affine", "dataset", "figures", "network", "pipeline", "lint", "precision"},
+    {"augment", "evaluation", "kaggle", "loop", "targets"},
+    {"standardize", "iterators", "memory"},
     {"files"},
     {"generator"},
     {"source"},
     {"trainer"},
-    {"run", "script"},
+    {"run", "script", "doctor"},
     {"cli"},
     {"__main__"},
 ]
