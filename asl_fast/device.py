@@ -97,12 +97,12 @@ def choose_jit(requested: str = "auto", model: keras.Model | None = None) -> Cho
     """
     if requested != "auto":
         return Choice(requested == "on", "as asked for")
-    if not gpu_details():
-        return Choice(False, "XLA's convolutions are slow on CPUs; the augmentation is compiled")
     layers = model._flatten_layers() if model is not None else []
     hindering = sorted({type(layer).__name__ for layer in layers if not layer.supports_jit})
     if hindering:
         return Choice(False, f"`{hindering[0]}` in your model has supports_jit=False")
+    if not gpu_details():
+        return Choice(False, "XLA's convolutions are slow on CPUs; the augmentation is compiled")
     if is_op_determinism_enabled():
         return Choice(False, "TensorFlow's deterministic operations are on")
     return Choice(True, "the step is one program on the GPU")

@@ -1,26 +1,13 @@
+import keras
 import pytest
 import tensorflow as tf
 
-from asl_fast import device
-
-
-@pytest.fixture
-def gpus(monkeypatch):
-    """Stands in for a machine with GPUs of given compute capabilities."""
-
-    def pretend(*capabilities):
-        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(capabilities))
-        monkeypatch.setattr(
-            tf.config.experimental,
-            "get_device_details",
-            lambda capability: {"device_name": "NVIDIA X", "compute_capability": capability},
-        )
-
-    return pretend
+from asl_fast import device, precision, storage
+from tests.samples import pretend_gpus
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "precision", "jit", "words"),
+    ("capabilities", "policy", "jit", "words"),
     [
         ([], "float32", False, "CPU"),
         ([(6, 1)], "float32", True, "GPU, NVIDIA X"),
@@ -29,16 +16,67 @@ def gpus(monkeypatch):
         ([(9, 0), (7, 0)], "mixed_float16", True, "GPU, NVIDIA X, 2 of them"),
     ],
 )
-def test_auto_follows_the_device(gpus, capabilities, precision, jit, words):
-    gpus(*capabilities)
-    assert device.choose_precision() == precision
-    assert device.choose_jit() is jit
+def test_auto_follows_the_device(monkeypatch, capabilities, policy, jit, words):
+    pretend_gpus(monkeypatch, *capabilities)
+    chosen = precision.choose()
+    assert chosen.value == policy
+    if capabilities:
+        assert chosen.why == "compute capability {}.{}".format(*min(capabilities))
+    assert device.choose_jit().value is jit
     assert device.describe().startswith(words)
 
 
-def test_what_was_asked_for_is_kept(gpus):
-    gpus((8, 0))
-    assert device.choose_precision("float32") == "float32"
-    assert device.choose_jit("off") is False
-    gpus()
-    assert device.choose_jit("on") is True
+def test_what_was_asked_for_is_kept(monkeypatch):
+    pretend_gpus(monkeypatch, (8, 0))
+    assert precision.choose("float32").value == "float32"
+    assert device.choose_jit("off").value is False
+    pretend_gpus(monkeypatch)
+    assert device.choose_jit("on").value is True
+
+
+def test_a_layer_that_xla_cannot_take_is_named(monkeypatch):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomRotation(0.1)])
+    pretend_gpus(monkeypatch, (8, 0))
+    assert device.choose_jit("auto", model) == (
+        False,
+        "`RandomRotation` in your model has supports_jit=False",
+    )
+
+
+@pytest.mark.parametrize(("bfloat16", "chosen"), [(1.0, "mixed_bfloat16"), (3.0, "float32")])
+def test_a_cpu_trains_in_bfloat16_only_where_that_was_measured_faster(
+    monkeypatch, bfloat16, chosen
+):
+    """The clock of this test runs while a model trains, for bfloat16 by so many seconds."""
+    now = [0.0]
+
+    class Model:
+        input_shape, output_shape = (None, 4, 4, 1), (None, 3)
+
+        def __init__(self, policy):
+            self.seconds = bfloat16 if policy == "mixed_bfloat16" else 2.0
+
+        def train_on_batch(self, x, y):
+            assert x.shape == (32, 4, 4, 1)
+            assert y.shape == (32, 3)
+            now[0] += self.seconds
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(device, "cpu", lambda: ("A CPU", frozenset({"avx512_bf16"})))
+    assert precision.choose().value == "float32"
+    assert "not measured" in precision.choose().why
+    assert precision.measure(Model) == pytest.approx(2.0 / bfloat16)
+    assert precision.choose().value == chosen
+    assert f"measured {2.0 / bfloat16:.2f} times as fast" in precision.choose().why
+    # Another machine's measurement says nothing, nor does a damaged one.
+    monkeypatch.setattr(device, "cpu", lambda: ("Another", frozenset({"amx_bf16"})))
+    assert "not measured" in precision.choose().why
+    (storage.cache_folder() / "precision.json").write_text("{")
+    assert "not measured" in precision.choose().why
+    monkeypatch.setattr(device, "cpu", lambda: ("Old", frozenset({"sse"})))
+    assert precision.choose() == ("float32", "the CPU has no instructions for bfloat16")
+
+
+def test_the_memory_is_the_machines():
+    if not tf.config.list_physical_devices("GPU"):
+        assert 2**28 < device.memory() < 2**50

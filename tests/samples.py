@@ -1,8 +1,10 @@
 """Small tables to test with."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 
 def blobs(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -21,3 +23,13 @@ def write_csv(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     cells = np.column_stack([labels, images.reshape(len(labels), -1)])
     np.savetxt(path, cells, fmt="%d", delimiter=",", header=header, comments="")
     return path
+
+
+def pretend_gpus(monkeypatch: Any, *capabilities: tuple[int, int]) -> None:
+    """Stands in for a machine with GPUs of given compute capabilities."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: list(capabilities))
+    monkeypatch.setattr(
+        tf.config.experimental,
+        "get_device_details",
+        lambda capability: {"device_name": "NVIDIA X", "compute_capability": capability},
+    )
