@@ -8,6 +8,7 @@ what Keras's generator can feed, on the machine at hand.
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -370,6 +371,35 @@ _NO_KERNEL = {
 _ARRAY = re.compile(r"(pred|[a-z]+(\d+))\[([\d,]*)\]")
 
 
+def _installed(package: str, path: str) -> Path:
+    """Returns a file of a package without a module of its own, which the extra brings."""
+    found = importlib.util.find_spec(package)
+    folders = (found.submodule_search_locations or []) if found else []
+    file = next(filter(Path.exists, (Path(folder, path) for folder in folders)), None)
+    if file is None:
+        raise ModuleNotFoundError(f"There is no {path} in the package {package}")
+    return file
+
+
+def _library() -> Path:
+    """Returns XLA's compiler for CUDA."""
+    # Imported as a package, it would ask for the whole of JAX.
+    return _installed("jax_plugins", "xla_cuda12/xla_cuda_plugin.so")
+
+
+def _assembler() -> Path:
+    """Returns NVIDIA's assembler of CUDA 12: that of 13 knows no V100."""
+    return _installed("nvidia", "cuda_nvcc/bin/ptxas")
+
+
+@functools.cache
+def _plugin() -> Any:
+    """Loads XLA's compiler for CUDA, which a process may do once."""
+    from jaxlib import xla_client
+
+    return xla_client.load_pjrt_plugin_dynamically("cuda", str(_library()))
+
+
 class Compiler:
     """XLA's compiler for GPUs and its cost analysis, as jaxlib and its CUDA plugin bring them.
 
@@ -381,24 +411,17 @@ class Compiler:
         from jaxlib import _hlo, _jax, xla_client
         from jaxlib.mlir import ir
         from jaxlib.mlir._mlir_libs import _jax_mlir_ext, _mlirHlo
+        from jaxlib.mlir.dialects import stablehlo
 
         self._hlo, self._jax, self._xla = _hlo, _jax, xla_client
-        # Imported as a package, the plugin would ask for the whole of JAX.
-        found = importlib.util.find_spec("jax_plugins")
-        folders = found.submodule_search_locations if found else None
-        libraries = [Path(folder, "xla_cuda12", "xla_cuda_plugin.so") for folder in folders or ()]
-        library = next(filter(Path.exists, libraries), None)
-        if library is None:
-            raise ModuleNotFoundError("No module named 'jax_plugins.xla_cuda12'")
-        if not xla_client.pjrt_plugin_loaded("cuda"):
-            xla_client.load_pjrt_plugin_dynamically("cuda", str(library))
-        self._plugin = _jax.load_pjrt_plugin("cuda", str(library), c_api=None)
+        self._plugin = _plugin()
         self._client = xla_client.make_cpu_client()
         self._mlir = ir
         self._context = ir.Context()
         registry = ir.DialectRegistry()
         _jax_mlir_ext.register_dialects(registry)
         self._context.append_dialect_registry(registry)
+        stablehlo.register_dialect(self._context)
         _mlirHlo.register_mhlo_dialect(self._context)
         self._context.load_all_available_dialects()
         self._options = _jax.CompileOptions()
@@ -406,6 +429,7 @@ class Compiler:
         self._options.env_option_overrides = [
             ("xla_gpu_autotune_level", "0"),
             ("xla_gpu_enable_triton_gemm", "False"),
+            ("xla_gpu_cuda_data_dir", str(_assembler().parent.parent)),
         ]
 
     def compile(self, program: str, gpu: Gpu) -> str:
@@ -839,7 +863,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     batches = tuple(dict.fromkeys(given.batches))
     try:
-        Compiler()
+        _library(), _assembler()
+        metadata.version("jaxlib")
     except ImportError as error:
         sys.exit(f"roofline: {error}; it comes with: pip install -e '.[roofline]', on Linux")
     tf.config.set_visible_devices([], "GPU")  # the same programs everywhere

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asl_fast import InputError, dataset, run
+from asl_fast import DivergenceError, InputError, dataset, run
 
 
 def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
@@ -88,7 +88,20 @@ def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run.train(dataset.load(folder), out, epochs=2, callbacks=[Stop()], verbose=0)
-    assert [path.name for path in out.iterdir()] == ["logs"]
+    assert sorted(path.name for path in out.iterdir()) == ["logs", "model.keras"]
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.layers[-1].kernel.assign(self.model.layers[-1].kernel * np.nan)
+
+    with pytest.raises(DivergenceError, match="after step 1 of 4 in epoch 2.*it was 0.001"):
+        run.train(dataset.load(folder), tmp_path / "run", epochs=3, callbacks=[Spoil()], verbose=0)
+    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert all(np.isfinite(weights).all() for weights in saved.get_weights())
+    assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
