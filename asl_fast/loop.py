@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from asl_fast.errors import DivergenceError
-from asl_fast.pipeline import Batch
+from asl_fast.pipeline import Batch, gathered
 
 __all__ = ["TrainingLoop", "choose_at_once"]
 
@@ -44,6 +44,9 @@ class TrainingLoop:
         first_epoch: Int, the epoch to begin with.
         divided: None where each element of the iterator is a step's batch; or the batch size,
             where it is a `Batch` without data for all the steps of a call.
+        stored: A structure of tensors on the device, or None, from which the rows of batches
+            without data are gathered; None where batches come with their data.
+        by_xla: Bool, whether XLA compiles the gathering.
     """
 
     def __init__(
@@ -54,17 +57,24 @@ class TrainingLoop:
         at_once: int,
         first_epoch: int = 0,
         divided: int | None = None,
+        stored: Any = None,
+        by_xla: bool = False,
     ) -> None:
         self._model = model
         self._steps = steps
         self._at_once = at_once
         self._first_epoch = first_epoch
         self._divided = divided
+        # An argument of the functions, not captured: Keras ties each traced step into a knot of
+        # references that Python can't take apart (`_keras_logits`), and data would stay with it.
+        self._stored = stored
         self._done = 0
         train_step = model.train_step
 
-        def one(batch: Any, finite: tf.Tensor) -> tuple[Any, tf.Tensor]:
-            logs = train_step(batch)
+        gather = tf.function(gathered, jit_compile=True, autograph=False) if by_xla else gathered
+
+        def one(batch: Any, stored: Any, finite: tf.Tensor) -> tuple[Any, tf.Tensor]:
+            logs = train_step(batch if stored is None else gather(stored, batch))
             good = tf.reduce_all(tf.math.is_finite(logs["loss"])) if "loss" in logs else True
             return logs, finite + tf.cast(good, tf.int64)
 
@@ -82,13 +92,17 @@ class TrainingLoop:
         """
         epoch, place = divmod(self._done, self._steps)
         steps = min(self._at_once, self._steps - place)
-        logs, finite = self.execute(iterator, tf.constant(steps))
+        logs, finite = self.execute(iterator, tf.constant(steps), self._stored)
         self._done += steps
         if int(finite) < steps:
             raise DivergenceError(self._diverged(self._first_epoch + epoch, place + int(finite)))
         return logs
 
-    def _execute(self, iterator: Any, steps: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def traced(self, iterator: Any) -> Any:
+        """Returns the `ConcreteFunction` that a call executes."""
+        return self.execute.get_concrete_function(iterator, tf.constant(1), self._stored)
+
+    def _execute(self, iterator: Any, steps: tf.Tensor, stored: Any) -> tuple[Any, tf.Tensor]:
         next_batch: Callable[[tf.Tensor], Any]
         if self._divided is None:
             next_batch = lambda _: iterator.get_next()  # noqa: E731
@@ -97,10 +111,10 @@ class TrainingLoop:
 
         def body(i: tf.Tensor, logs: Any, finite: tf.Tensor) -> tuple[tf.Tensor, Any, tf.Tensor]:
             del logs
-            return i + 1, *self.step(next_batch(i), finite)
+            return i + 1, *self.step(next_batch(i), stored, finite)
 
         # The first step outside of the loop: it tells what the logs are.
-        first = self.step(next_batch(tf.constant(0)), tf.constant(0, tf.int64))
+        first = self.step(next_batch(tf.constant(0)), stored, tf.constant(0, tf.int64))
         _, logs, finite = tf.while_loop(
             lambda i, *_: i < steps, body, [tf.constant(1), *first], parallel_iterations=1
         )

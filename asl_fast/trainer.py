@@ -19,7 +19,6 @@ from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
-from asl_fast.pipeline import gathered
 from asl_fast.source import Kept, Source, own_iterator, source
 from asl_fast.standardize import Standardize
 from asl_fast.targets import check_labels, fitting_labels
@@ -239,8 +238,7 @@ def traced(
         _jit(model, jit),
         _fed(model, found, None, (0, 1, found.in_pass), at_once, resident, True) as batches,
     ):
-        loop = model.train_function
-        return loop.execute.get_concrete_function(iter(batches), tf.constant(1)), found
+        return model.train_function.traced(iter(batches)), found
 
 
 @contextlib.contextmanager
@@ -267,25 +265,22 @@ def _fed(
     first_epoch, epochs, steps = span
     if resident and found.kept is None:
         raise InputError("`resident` can't be True: the images are not in memory as arrays")
-    prepare, divided = found.prepare, None
+    prepare, divided, stored = found.prepare, None, None
     kept = found.kept
     looped = found.own and steps is not None and _steps_in_graph(model)
     if kept is not None and steps is not None and _stays_on_device(kept, looped, resident):
-        tensors = memory.on_device(kept.tensors)
+        stored = memory.on_device(kept.tensors)
         # Several batches come as one where no pass ends among them.
         several = at_once if kept.divisible and steps == found.in_pass else 1
         divided = kept.batch_size if several > 1 else None
         batches = kept.numbered(first_epoch, epochs, steps, several)
-        # TensorFlow itself has no kernel for GPUs that gathers bytes; XLA has.
-        gather = tf.function(gathered, jit_compile=True, autograph=False) if for_gpu else gathered
-        prepare = lambda batch: found.prepare(gather(tensors, batch))  # noqa: E731
     else:
         batches = found.batches(first_epoch, epochs, steps)
     if looped:
         # Keras ends an epoch early where it has seen as many steps as the dataset is long.
         batches = batches.repeat()
     place = device.accelerator()
-    if place is not None and found.own and prepare is found.prepare:
+    if place is not None and found.own and stored is None:
         batches, rebuilt = _without_none(batches)
         batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
         prepare = lambda values: found.prepare(rebuilt(values))  # noqa: E731
@@ -293,7 +288,13 @@ def _fed(
         if looped and steps is not None:
             # Keras takes it for the function that it would have made itself.
             model.train_function = TrainingLoop(
-                model, steps=steps, at_once=at_once, first_epoch=first_epoch, divided=divided
+                model,
+                steps=steps,
+                at_once=at_once,
+                first_epoch=first_epoch,
+                divided=divided,
+                stored=stored,
+                by_xla=for_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
             )
         yield batches
 

@@ -54,7 +54,7 @@ ROWS = 27455  # of the train set
 BATCHES = (32, 256, 2048)
 PRECISIONS = ("float32", "mixed")
 PARTS = ("gather and augmentation", "forward", "backward", "optimiser and metrics")
-COURSE_STEP = 8e-3  # seconds at batch 32, as the course's notebook shows
+COURSE_STEP = 8e-3  # seconds at batch 32, as the course publishes
 COURSE_RATE = 3900.0  # images/s, likewise
 
 _RECIPE = RECIPES["course"]
@@ -240,6 +240,14 @@ class Count:
     library: float
     launches: int
 
+    def __add__(self, other: "Count") -> "Count":
+        return Count(
+            self.flops + other.flops,
+            self.moved + other.moved,
+            self.library + other.library,
+            self.launches + other.launches,
+        )
+
     def __sub__(self, other: "Count") -> "Count":
         return Count(
             self.flops - other.flops,
@@ -247,6 +255,9 @@ class Count:
             self.library - other.library,
             self.launches - other.launches,
         )
+
+
+_NOTHING = Count(flops=0, moved=0, library=0, launches=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +316,7 @@ def predict(
 
 def differences(whole: Mapping[str, Count]) -> dict[str, Count]:
     """Returns what each part adds, given what the programs up to and with each part ask for."""
-    counts = [Count(0, 0, 0, 0), *(whole[part] for part in PARTS)]
+    counts = [_NOTHING, *(whole[part] for part in PARTS)]
     pairs = itertools.pairwise(counts)
     return {part: after - before for part, (before, after) in zip(PARTS, pairs, strict=True)}
 
@@ -481,7 +492,11 @@ def _sizes(shape: str) -> Iterator[float]:
     """Yields the bytes of each array in a shape's text but for bytes: scratch space."""
     for kind, bits, sides in _ARRAY.findall(shape):
         if kind not in ("s8", "u8"):
-            yield float(np.prod([int(side) for side in sides.split(",") if side])) * int(bits) / 8
+            yield (
+                float(np.prod([int(side) for side in sides.split(",") if side]))
+                * int(bits or 8)
+                / 8
+            )
 
 
 def _arrays(instruction: Any) -> float:
@@ -601,8 +616,8 @@ def _feed(turns: int, tick: Callable[[str], None]) -> list[Fed]:
 def _number(value: float) -> str:
     """Writes a positive number with three digits that count."""
     if value >= 100:
-        return f"{round(value, 2 - len(str(int(value)))):,.0f}"
-    return f"{value:.3g}" if value >= 1 else f"{value:.2g}"
+        return f"{round(value, 3 - len(str(int(value)))):,.0f}"
+    return f"{value:.3g}"
 
 
 def _span(values: Sequence[float]) -> str:
@@ -620,7 +635,7 @@ def _counted(counts: Counts, batches: Sequence[int]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |" + " --- |" * len(names)
     for batch, precision in itertools.product(batches, PRECISIONS):
         rows = {part: [counts[name, batch, precision][part] for name in names] for part in PARTS}
-        totals = [_total(counts[name, batch, precision]) for name in names]
+        totals = [sum(counts[name, batch, precision].values(), _NOTHING) for name in names]
         for part, found in {**rows, "**whole step**": totals}.items():
             cells = [f"{_number(max(c.moved, 0) / 1e6)}, {c.launches}" for c in found]
             yield (
@@ -629,19 +644,6 @@ def _counted(counts: Counts, batches: Sequence[int]) -> Iterator[str]:
             )
         least = [_number(total.library / 1e6) for total in totals]
         yield f"| {batch:,} | {precision} | at the least | | | " + " | ".join(least) + " |"
-
-
-def _total(parts: Mapping[str, Count]) -> Count:
-    total = Count(0, 0, 0, 0)
-    for part in parts.values():
-        total = Count(
-            *(a + b for a, b in zip(_values(total), _values(part), strict=True))  # type: ignore
-        )
-    return total
-
-
-def _values(one: Count) -> tuple[float, float, float, int]:
-    return one.flops, one.moved, one.library, one.launches
 
 
 def _predicted(counts: Counts, batches: Sequence[int], fed: Sequence[Fed]) -> Iterator[str]:
@@ -664,6 +666,18 @@ def _predicted(counts: Counts, batches: Sequence[int], fed: Sequence[Fed]) -> It
             f"| {_number(steps_per_epoch(ROWS, batch) * middle.step)} | {rate / COURSE_RATE:.1f} "
             f"| {_idle(rate, plain):.0%} | {_idle(rate, best):.0%} |"
         )
+
+
+def _summary(counts: Counts, batches: Sequence[int], fed: Sequence[Fed]) -> str:
+    rates = [
+        batch / predict(counts[g.name, batch, p], g, p, ASSUMPTIONS["middle"]).step
+        for g, batch, p in itertools.product(GPUS, batches, PRECISIONS)
+    ]
+    best = max(one.quartiles[1] for one in fed)
+    return (
+        f"So, if these figures hold, Keras's generator at its best would leave each of these GPUs "
+        f"idle for {_idle(min(rates), best):.0%} to {_idle(max(rates), best):.0%} of its time."
+    )
 
 
 def _idle(rate: float, fed: float) -> float:
@@ -693,29 +707,40 @@ def _assumed_rows() -> Iterator[str]:
 
 
 def _machine() -> str:
-    return ", ".join(filter(None, (device.describe(), device.cpu()[0])))
+    """Returns what measures, when, and how busy it is beforehand."""
+    busy = f"load average {os.getloadavg()[0]:.1f} before"
+    found = (device.describe(), device.cpu()[0], busy, time.strftime("%Y-%m-%d"))
+    return ", ".join(filter(None, found))
 
 
 def _versions() -> dict[str, str]:
-    names = ("tensorflow", "keras", "jaxlib", "jax-cuda12-pjrt")
+    names = ("tensorflow", "keras", "jaxlib", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
     return {name: metadata.version(name) for name in names}
 
 
-def report(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> str:
+def report(
+    counts: Counts,
+    fed: Sequence[Fed],
+    batches: Sequence[int],
+    versions: Mapping[str, str],
+    machine: str,
+) -> str:
     """Writes everything as Markdown.
 
     Args:
         counts: What each part asks for, by GPU, batch and precision.
         fed: What Keras's generator reached; the first is the generator as it is.
         batches: Of which sizes.
+        versions: Of the packages that took part.
+        machine: What measured, in words.
     """
-    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
     largest = max(batches)
     best = max(fed, key=lambda f: f.quartiles[1])
     lines = [
         "# What a GPU would do, on paper",
         "",
-        f"Written by `scripts/roofline`, without a GPU; {versions}. **Predicted, all of it: no GPU "
+        f"Written by `scripts/roofline`, without a GPU; {told}. **Predicted, all of it: no GPU "
         "was at hand.** The only thing measured is what Keras's generator feeds.",
         "",
         "A step takes rows of the stored uint8 images by their numbers, augments them by the "
@@ -726,17 +751,18 @@ def report(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> str:
         "## Predicted",
         "",
         "In brackets the step by the hopeful and by the cautious assumptions below; all else is by "
-        f"the middle ones. An epoch is {ROWS:,} images, a short last batch counted as a whole "
-        f"one. The course's notebook shows {1e3 * COURSE_STEP:g} ms a step of 32, about "
-        f"{COURSE_RATE:,.0f} images/s; its GPU isn't named. Idle is the share of its time that the "
-        "GPU would wait if Keras's generator fed it, at the rate measured below: as it is, and "
-        f"with {best.how}.",
+        f"the middle ones. An epoch is {ROWS:,} images, a short last batch counted as a whole one. "
+        f"The course publishes {1e3 * COURSE_STEP:g} ms a step of 32, about {COURSE_RATE:,.0f} "
+        "images/s. Idle is the share of its time that the GPU would wait if Keras's generator fed "
+        f"it, at the rate measured below: as it is, and at its best, with {best.how}.",
         "",
         *_predicted(counts, batches, fed),
         "",
+        _summary(counts, batches, fed),
+        "",
         "## Measured: what Keras's generator feeds",
         "",
-        f"On this machine ({_machine()}), in this run: `ImageDataGenerator` with the course's "
+        f"On this machine ({machine}), in this run: `ImageDataGenerator` with the course's "
         f"options, batches of {_FEED_BATCH}, {_FEED_STEPS} batches a turn, the ways in turn; an "
         "empty loop takes the batches, so training could not get more. A GPU's host would have "
         "other cores, and mostly more.",
@@ -745,7 +771,7 @@ def report(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> str:
         "",
         "## Counted",
         "",
-        "For each GPU the megabytes moved and the kernels launched. A part is the difference of "
+        "For each GPU the megabytes moved and the launches. A part is the difference of "
         "two programs, one with it and one without. GFLOP and FLOP a byte: from the least to the "
         "most of the four GPUs, where they differ. At the least: the megabytes that convolutions "
         "and matrix products alone read and write, which no fusion can save.",
@@ -766,9 +792,9 @@ def report(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> str:
         "- A part takes as long as the slower of its arithmetic and its memory traffic. The parts "
         "and all launches are added up. A GPU hides launches behind long kernels, so at large "
         "batches the sum is a little too long.",
-        "- At batch 32 kernels are so short that launching them is what counts. What a launch "
-        "costs depends on the host's processor and on whether XLA records the launches as a CUDA "
-        "graph, which would come near to the hopeful figure or below it.",
+        "- At small batches kernels are so short that launching them becomes most of the step. "
+        "What a launch costs depends on the host's processor and on whether XLA records the "
+        "launches as a CUDA graph, which would come near to the hopeful figure or below it.",
         "- Programs are TensorFlow's own, before optimisation, as it makes them on a CPU. XLA of "
         "jaxlib compiles them for each GPU's description; XLA of TensorFlow is of another date "
         "and may fuse otherwise.",
@@ -799,12 +825,14 @@ def report(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> str:
         *(f"- {gpu.name}: {gpu.source}." for gpu in GPUS),
         "- What the compiler is told of each GPU: NVIDIA's CUDA programming guide, table of "
         "compute capabilities, and the white papers on Turing, Volta, Ampere and Hopper.",
-        f"- {1e3 * COURSE_STEP:g} ms: the output of the course's notebook on data augmentation.",
+        f"- {1e3 * COURSE_STEP:g} ms a step: as the course publishes it.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _as_json(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> dict[str, Any]:
+def _as_json(
+    counts: Counts, fed: Sequence[Fed], batches: Sequence[int], machine: str
+) -> dict[str, Any]:
     predicted = []
     for gpu, batch, precision in itertools.product(GPUS, batches, PRECISIONS):
         parts = counts[gpu.name, batch, precision]
@@ -828,7 +856,7 @@ def _as_json(counts: Counts, fed: Sequence[Fed], batches: Sequence[int]) -> dict
         "gpus": [dataclasses.asdict(gpu) for gpu in GPUS],
         "steps": predicted,
         "measured": {
-            "machine": _machine(),
+            "machine": machine,
             "generator_images_per_second": {one.how: list(one.rates) for one in fed},
         },
     }
@@ -868,6 +896,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         sys.exit(f"roofline: {error}; it comes with: pip install -e '.[roofline]', on Linux")
     tf.config.set_visible_devices([], "GPU")  # the same programs everywhere
+    machine = _machine()
     measuring = (given.turns + 1) * len(_ways())
     compiling = len(batches) * len(GPUS) * len(PRECISIONS) * len(PARTS)
     # No thread of its own: the generator's worker processes are forks of this one.
@@ -879,9 +908,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         fed = _feed(given.turns, tick)
         counts = _count_all(batches, tick)
-    given.out.write_text(report(counts, fed, batches))
+    given.out.write_text(report(counts, fed, batches, _versions(), machine))
     if given.json:
-        given.json.write_text(json.dumps(_as_json(counts, fed, batches), indent=1) + "\n")
+        given.json.write_text(json.dumps(_as_json(counts, fed, batches, machine), indent=1) + "\n")
     print(f"Wrote {given.out}" + (f" and {given.json}" if given.json else ""))
 
 

@@ -2,6 +2,7 @@ import json
 import re
 import time
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,10 +31,12 @@ def test_help_is_quick_and_loads_no_tensorflow(asl_fast):
 
 def test_train_then_evaluate(asl_fast, folder, tmp_path):
     out = tmp_path / "run"
-    trained = asl_fast("train", "--data", folder, "--epochs", 1, "--out", out)
+    options = ["--resident", "on", "--steps-per-execution", 3, "--deterministic"]
+    trained = asl_fast("train", "--data", folder, "--epochs", 1, "--out", out, *options)
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert f"{metrics['val_accuracy']:.4f}" in trained.stdout
+    assert (metrics["resident"], metrics["deterministic"]) == ("on", True)
     # Two lines say what was read; of TensorFlow's own there are none.
     assert [line.split(":")[0] for line in trained.stderr.split("\n") if line.strip()] == [
         "train",
@@ -81,6 +84,10 @@ MISTAKES = {
     "a broken table": (["--train", "broken.csv", "--valid", "broken.csv"], "broken.csv, row 2, "),
     "an unwritable folder": (["--data", "data", "--out", "file/run"], "file/run can't be written"),
     "fewer rows than a batch": (["--data", "data", "--batch-size", "999"], "fewer than a batch"),
+    "no steps": (
+        ["--data", "data", "--steps-per-execution", "0"],
+        "steps per execution must be at least 1",
+    ),
 }
 
 
@@ -116,3 +123,53 @@ def test_whoever_gets_the_built_in_set_is_told(asl_fast, tmp_path):
     result = asl_fast(*program)
     assert "drawn hands, not photographs" in " ".join(result.stderr.split())
     assert "built-in rendered hands, 27,455 rows" in result.stderr
+
+
+def test_doctor_tells_of_the_machine_and_the_model(asl_fast, tmp_path):
+    """As a table for the course's network; as JSON for one that no GPU takes whole."""
+    shown = asl_fast("doctor", COLUMNS="200")
+    assert shown.returncode == 0, shown.stderr
+    for words in (
+        "trains on",
+        "NVIDIA driver",
+        "precision",
+        "XLA's convolutions are slow on CPUs",
+        "the data take 24.2 MB",
+        "cached data",
+        "of a step",
+        "none of the step's operations",
+    ):
+        assert words in shown.stdout
+    turning = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.RandomRotation(0.1, dtype="mixed_bfloat16"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
+    turning.save(tmp_path / "turning.keras")
+    result = asl_fast("doctor", tmp_path / "turning.keras", "--json")
+    assert result.returncode == 1, result.stderr
+    told = json.loads(result.stdout)
+    assert told["jit"] == {
+        "value": False,
+        "why": "`RandomRotation` in your model has supports_jit=False",
+    }
+    found = {finding["op"]: finding for finding in told["operations"]["found"]}
+    assert found["ImageProjectiveTransformV3"]["problem"] == "has no kernel for GPUs"
+    assert told["memory_needed"]["data"] == 27455 * (784 + 5 * 4)
+    # 785 rows of five weights: each with a gradient and two values of the optimizer's.
+    assert told["memory_needed"]["weights"] >= 4 * 4 * 785 * 5
+
+
+def test_doctor_refuses_what_is_no_model_of_images(asl_fast, tmp_path):
+    model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "other.keras")
+    for path, message in (
+        ("nowhere.keras", "There is no model"),
+        ("other.keras", "needed are imag"),
+    ):
+        result = asl_fast("doctor", tmp_path / path)
+        assert result.returncode == 2
+        assert message in one_line(result.stderr)
