@@ -15,23 +15,15 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGenerator
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from PIL import Image
 
 from asl_fast import ImageDataGenerator
+from benchmarks.contenders import COURSE, data, from_keras_iterator, keras_layers
 
-_COURSE: dict[str, Any] = {
-    "rotation_range": 10,
-    "zoom_range": 0.1,
-    "width_shift_range": 0.1,
-    "height_shift_range": 0.1,
-    "horizontal_flip": True,
-}
 _ROWS, _BATCH = 27455, 32
 _TURNS = 7
 
@@ -48,40 +40,16 @@ def _consume(dataset: tf.data.Dataset, images: int) -> float:
 
 def _keras_iterator(iterator: Any, batches: int, workers: int, processes: bool) -> Contender:
     def turn() -> float:
-        iterator.workers, iterator.use_multiprocessing = workers, processes
-        adapter = PyDatasetAdapter(iterator, shuffle=False)
-        dataset = adapter.get_tf_dataset()
-        adapter.on_epoch_begin()
-        rate = _consume(dataset.take(batches), min(batches * iterator.batch_size, iterator.n))
-        adapter.on_epoch_end()
-        return rate
+        with from_keras_iterator(iterator, workers, processes) as dataset:
+            images = min(batches * iterator.batch_size, iterator.n)
+            return _consume(dataset.take(batches), images)
 
     return turn
 
 
 def _keras_layers(images: np.ndarray, labels: np.ndarray) -> Contender:
-    layers = keras.Sequential(
-        [
-            keras.layers.RandomRotation(10 / 360, fill_mode="nearest"),
-            keras.layers.RandomZoom((-0.1, 0.1), (-0.1, 0.1), fill_mode="nearest"),
-            keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
-            keras.layers.RandomFlip("horizontal"),
-        ]
-    )
-    x, y = tf.constant(images), tf.constant(labels)
-
-    def batch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return layers(tf.gather(x, rows), training=True), tf.gather(y, rows)
-
-    # Numbers are cheaper to shuffle than images.
-    dataset = (
-        tf.data.Dataset.range(_ROWS)
-        .shuffle(_ROWS)
-        .batch(_BATCH)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-    return lambda: _consume(dataset, _ROWS)
+    with keras_layers(images, labels, _BATCH) as dataset:
+        return lambda: _consume(dataset, _ROWS)
 
 
 def _flow(passes: int, *arrays: Any, **options: Any) -> Contender:
@@ -110,14 +78,12 @@ def _in_turn(benchmark: Any, contenders: dict[str, Contender], rivals: list[str]
 
 
 def test_arrays(benchmark):
-    random = np.random.default_rng(0)
-    images = random.random((_ROWS, 28, 28, 1), np.float32)
-    labels = np.eye(24, dtype=np.float32)[random.integers(0, 24, _ROWS)]
-    keras_own = KerasGenerator(**_COURSE).flow(images, labels, batch_size=_BATCH)
+    images, labels = data(_ROWS)
+    keras_own = KerasGenerator(**COURSE).flow(images, labels, batch_size=_BATCH)
     batches = 200
     contenders = {
-        "flow": _flow(4, images, labels, **_COURSE),
-        "flow, a single pass": _flow(1, images, labels, **_COURSE),
+        "flow": _flow(4, images, labels, **COURSE),
+        "flow, a single pass": _flow(1, images, labels, **COURSE),
         "flow without augmentation": _flow(4, images, labels),
         "Keras's layers": _keras_layers(images, labels),
         "Keras's iterator": _keras_iterator(keras_own, batches, 1, False),
@@ -147,8 +113,8 @@ def photographs(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("side", [64, 32])
 def test_directory(benchmark, photographs, side):
     arguments = {"target_size": (side, side), "batch_size": _BATCH}
-    theirs = KerasGenerator(**_COURSE).flow_from_directory(photographs, **arguments)
-    mine = ImageDataGenerator(**_COURSE).flow_from_directory(photographs, **arguments)
+    theirs = KerasGenerator(**COURSE).flow_from_directory(photographs, **arguments)
+    mine = ImageDataGenerator(**COURSE).flow_from_directory(photographs, **arguments)
     contenders = {
         "flow": lambda: _consume(mine.repeat(2), 10000),
         "Keras's iterator": _keras_iterator(theirs, 60, 1, False),
