@@ -14,7 +14,6 @@ from tensorflow.python.framework.config import is_op_determinism_enabled
 __all__ = [
     "Choice",
     "accelerator",
-    "allow_growth",
     "choose_jit",
     "cpu",
     "describe",
@@ -23,23 +22,25 @@ __all__ = [
 ]
 
 
+def _allow_growth() -> None:
+    """Lets TensorFlow take GPU memory as it needs it, not all of it at once."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # TensorFlow uses it already
+            return
+
+
+# TensorFlow takes the setting before it first uses a GPU only: at import, or it is too late.
+if os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH", "true").lower() != "false":
+    _allow_growth()
+
+
 class Choice(NamedTuple):
     """What was chosen, and why, in words for the user."""
 
     value: Any
     why: str
-
-
-def allow_growth() -> None:
-    """Lets TensorFlow take GPU memory as it needs it, not all of it at once.
-
-    Without effect where TensorFlow has begun to use the GPU already.
-    """
-    for gpu in tf.config.list_physical_devices("GPU"):
-        try:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:  # it is in use
-            return
 
 
 def gpu_details() -> list[dict[str, Any]]:

@@ -46,7 +46,6 @@ def diagnose(
     Raises:
         InputError: A model for something else than images.
     """
-    device.allow_growth()
     model = build_cnn() if model is None else model
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:

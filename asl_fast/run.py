@@ -87,7 +87,6 @@ def train(
         raise InputError(f"The folder {out} holds a finished run already. Choose another one.")
     make_folder(out)
 
-    device.allow_growth()
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)

@@ -1,3 +1,5 @@
+import importlib
+
 import keras
 import pytest
 import tensorflow as tf
@@ -80,3 +82,16 @@ def test_a_cpu_trains_in_bfloat16_only_where_that_was_measured_faster(
 def test_the_memory_is_the_machines():
     if not tf.config.list_physical_devices("GPU"):
         assert 2**28 < device.memory() < 2**50
+
+
+def test_gpu_memory_is_taken_as_needed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        tf.config.experimental, "set_memory_growth", lambda gpu, on: asked.append((gpu, on))
+    )
+    pretend_gpus(monkeypatch, (8, 0), (9, 0))
+    importlib.reload(device)
+    assert asked == [((8, 0), True), ((9, 0), True)]
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    importlib.reload(device)
+    assert len(asked) == 2

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from asl_fast import RECIPES
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -17,3 +19,44 @@ def test_the_course_baseline_trains_and_tells(folder):
     told = json.loads(result.stdout.splitlines()[-1])
     assert len(told["val_accuracy"]) == told["epochs"] == 2
     assert told["images_per_second"] > 0
+
+
+def test_the_report_of_a_machine(folder, tmp_path):
+    """In its smallest form; on a CPU it says that it is one."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.gpu_report"),
+            *("--data", folder, "--out", tmp_path / "report", "--small"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=SCRIPTS.parent,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    told = json.loads((tmp_path / "report" / "gpu_report.json").read_text())
+    assert told["machine"]["operations"]["found"] == []
+    assert told["dataset"]["train"]["rows"] == 120
+    assert set(told["augmentation"]) == {"32", "256", "2048"}
+    stalls = told["feeding"]["stall"]
+    assert {len(by_time) for by_time in stalls.values()} == {5}
+    assert stalls["Keras's generator"]["0.1"][1] > stalls["our resident mode"]["0.1"][1]
+    assert {row["recipe"] for row in told["training"]} == set(RECIPES)
+    assert all(row["images_per_second"] > 0 for row in told["training"])
+    text = (tmp_path / "report" / "gpu_report.md").read_text()
+    assert ("There is no GPU here" in text) == (not told["machine"]["gpus"])
+    for row in told["training"]:
+        assert f"| {row['images_per_second']:,.0f} |" in text
+
+
+def test_the_report_refuses_a_missing_folder(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_report", "--data", "nowhere", "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=SCRIPTS.parent,
+        timeout=300,
+    )
+    assert result.returncode == 2
+    assert "gpu_report: There is no folder nowhere" in result.stderr
+    assert not list(tmp_path.iterdir())
