@@ -9,7 +9,7 @@ import tensorflow as tf
 from asl_fast.errors import DivergenceError
 from asl_fast.pipeline import Batch, gathered
 
-__all__ = ["TrainingLoop", "choose_at_once"]
+__all__ = ["TrainingLoop", "choose_at_once", "parts"]
 
 # Images between two looks of the host at progress bar and Ctrl-C: about a second on two cores, and
 # 40 ms on a GPU that trains 200,000 a second, which makes the host's half millisecond small.
@@ -107,7 +107,7 @@ class TrainingLoop:
         if self._divided is None:
             next_batch = lambda _: iterator.get_next()  # noqa: E731
         else:
-            next_batch = _parts(iterator.get_next(), self._divided)
+            next_batch = parts(iterator.get_next(), self._divided)
 
         def body(i: tf.Tensor, logs: Any, finite: tf.Tensor) -> tuple[tf.Tensor, Any, tf.Tensor]:
             del logs
@@ -129,7 +129,7 @@ class TrainingLoop:
         )
 
 
-def _parts(batch: Batch, size: int) -> Callable[[tf.Tensor], Batch]:
+def parts(batch: Batch, size: int) -> Callable[[tf.Tensor], Batch]:
     """Returns what gives the i-th part of a batch without data."""
 
     def part(i: tf.Tensor) -> Batch:

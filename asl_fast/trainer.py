@@ -170,6 +170,10 @@ def fit(
         validation_data = _with_fitting_labels(validation_data, model)
     if found.augments:
         _warn_of_augmenting_layers(model)
+    if steps_per_execution is not None and steps_per_execution < 1:
+        raise ValueError(
+            f"`steps_per_execution` must be at least 1. Received: {steps_per_execution!r}"
+        )
     steps = found.in_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
     at_once = steps_per_execution or _steps_at_once(model, found, steps, callbacks)
     with (

@@ -27,11 +27,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from rich.progress import Progress
 
 from asl_fast import RandomAugment, Standardize, build_cnn, device
 from asl_fast.pipeline import steps_per_epoch
 from asl_fast.recipe import RECIPES
+from benchmarks import contenders
 
 __all__ = [
     "ASSUMPTIONS",
@@ -581,29 +583,19 @@ def _ways() -> dict[str, tuple[int, bool]]:
 
 def _feed(turns: int, tick: Callable[[str], None]) -> list[Fed]:
     """Measures what Keras's generator feeds at most: an empty loop takes its batches."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
-    random = np.random.default_rng(0)
-    images = random.random((ROWS, 28, 28, 1), np.float32)
-    labels = np.eye(24, dtype=np.float32)[random.integers(0, 24, ROWS)]
-    names = ("rotation_range", "zoom_range", "width_shift_range", "height_shift_range")
-    options = {n: getattr(_RECIPE.augment, n) for n in (*names, "horizontal_flip")}
+    images, labels = contenders.data(ROWS)
 
     def turn(workers: int, processes: bool) -> float:
-        iterator = ImageDataGenerator(**options).flow(images, labels, batch_size=_FEED_BATCH)
-        iterator.workers, iterator.use_multiprocessing = workers, processes
-        adapter = PyDatasetAdapter(iterator, shuffle=False)
-        batches = iter(adapter.get_tf_dataset())
-        adapter.on_epoch_begin()
-        for _ in range(_FEED_START):  # starting processes is not feeding
-            next(batches)
-        begin = time.perf_counter()
-        for _ in range(_FEED_STEPS):
-            next(batches)
-        rate = _FEED_STEPS * _FEED_BATCH / (time.perf_counter() - begin)
-        adapter.on_epoch_end()
-        return rate
+        generator = ImageDataGenerator(**contenders.COURSE)
+        iterator = generator.flow(images, labels, batch_size=_FEED_BATCH)
+        with contenders.from_keras_iterator(iterator, workers, processes) as dataset:
+            batches = iter(dataset)
+            for _ in range(_FEED_START):  # starting processes is not feeding
+                next(batches)
+            begin = time.perf_counter()
+            for _ in range(_FEED_STEPS):
+                next(batches)
+            return _FEED_STEPS * _FEED_BATCH / (time.perf_counter() - begin)
 
     rates: dict[str, list[float]] = {how: [] for how in _ways()}
     for _ in range(turns + 1):

@@ -197,6 +197,7 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
         ({"x": ITERATOR, "augment": AugmentOptions()}, "`augment` must be None where"),
         ({"x": DATASET, "batch_size": 8}, "`batch_size` must be None where"),
         ({"x": DATASET.repeat()}, "`steps_per_epoch` must be given where"),
+        ({"x": X, "y": Y, "steps_per_execution": 0}, "`steps_per_execution` must be at least 1"),
         ({"x": iter([(X, Y)]), "augment": AugmentOptions()}, "`augment` must be None where"),
         ({"x": X, "y": Y[:3]}, r"must have as many rows, at least one. Received: \[3, 75\]"),
         ({"x": X, "y": Y, "validation_split": 0.999}, "`validation_split` must leave rows"),
@@ -209,7 +210,7 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
             "`standardize` must be None where `augment` is an ImageDataGenerator",
         ),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_does_not_go_together_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
