@@ -50,7 +50,7 @@ def diagnose(
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise InputError(f"The model takes {shape}; needed are images, (None, height, width, c).")
-    if len(model.output_shape) != 2:
+    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         raise InputError(f"The model gives {model.output_shape}; needed are (None, classes).")
 
     if device.accelerator() is None and precision.has_bfloat16():

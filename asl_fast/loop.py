@@ -75,8 +75,12 @@ class TrainingLoop:
 
         def one(batch: Any, stored: Any, finite: tf.Tensor) -> tuple[Any, tf.Tensor]:
             logs = train_step(batch if stored is None else gather(stored, batch))
-            good = tf.reduce_all(tf.math.is_finite(logs["loss"])) if "loss" in logs else True
-            return logs, finite + tf.cast(good, tf.int64)
+            if "loss" not in logs:
+                return logs, finite + 1
+            good = tf.math.is_finite(logs["loss"])
+            return logs, finite + tf.cast(
+                tf.reduce_all(good) if good.shape.rank else good, tf.int64
+            )
 
         # As Keras does it: XLA, if at all, compiles a step and not the loop around it.
         self.step = tf.function(

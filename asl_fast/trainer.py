@@ -15,11 +15,12 @@ from asl_fast import device, memory
 from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
+from asl_fast.feed import feed
 from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
-from asl_fast.source import Kept, Source, own_iterator, source
+from asl_fast.source import Source, own_iterator, source
 from asl_fast.standardize import Standardize
 from asl_fast.targets import check_labels, fitting_labels
 
@@ -267,28 +268,9 @@ def _fed(
         for_gpu: Whether the step is to run on a GPU.
     """
     first_epoch, epochs, steps = span
-    if resident and found.kept is None:
-        raise InputError("`resident` can't be True: the images are not in memory as arrays")
-    prepare, divided, stored = found.prepare, None, None
-    kept = found.kept
     looped = found.own and steps is not None and _steps_in_graph(model)
-    if kept is not None and steps is not None and _stays_on_device(kept, looped, resident):
-        stored = memory.on_device(kept.tensors)
-        # Several batches come as one where no pass ends among them.
-        several = at_once if kept.divisible and steps == found.in_pass else 1
-        divided = kept.batch_size if several > 1 else None
-        batches = kept.numbered(first_epoch, epochs, steps, several)
-    else:
-        batches = found.batches(first_epoch, epochs, steps)
-    if looped:
-        # Keras ends an epoch early where it has seen as many steps as the dataset is long.
-        batches = batches.repeat()
-    place = device.accelerator()
-    if place is not None and found.own and stored is None:
-        batches, rebuilt = _without_none(batches)
-        batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
-        prepare = lambda values: found.prepare(rebuilt(values))  # noqa: E731
-    with _preparing(model, prepare, class_weight, at_once):
+    chosen = feed(found, first_epoch, epochs, steps, at_once, resident, looped=looped)
+    with _preparing(model, chosen.prepare, class_weight, at_once):
         if looped and steps is not None:
             # Keras takes it for the function that it would have made itself.
             model.train_function = TrainingLoop(
@@ -296,31 +278,11 @@ def _fed(
                 steps=steps,
                 at_once=at_once,
                 first_epoch=first_epoch,
-                divided=divided,
-                stored=stored,
+                divided=chosen.divided,
+                stored=chosen.stored,
                 by_xla=for_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
             )
-        yield batches
-
-
-def _without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
-    """Returns a dataset of plain tuples, and what makes of one what it was.
-
-    `prefetch_to_device` does not know None.
-    """
-    structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
-    there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
-
-    def values(*element: Any) -> tuple[tf.Tensor, ...]:
-        element = element[0] if len(element) == 1 else element
-        return tuple(v for v in tf.nest.flatten(element) if v is not None)
-
-    def rebuilt(values: tuple[tf.Tensor, ...]) -> Any:
-        rest = iter(values)
-        flat = [next(rest) if here else None for here in there]
-        return tf.nest.pack_sequence_as(structure, flat)
-
-    return dataset.map(values), rebuilt
+        yield chosen.batches
 
 
 def _steps_in_graph(model: keras.Model) -> bool:
@@ -332,20 +294,6 @@ def _steps_in_graph(model: keras.Model) -> bool:
         and model._distribute_strategy is None
         and type(model).make_train_function is keras.Model.make_train_function
     )
-
-
-def _stays_on_device(kept: Kept, looped: bool, resident: bool | None) -> bool:
-    """Returns whether images are gathered on the device; refuses what can't be."""
-    if resident is False:
-        return False
-    reason = None
-    if not looped:
-        reason = "the model's steps are not compiled by `asl_fast.fit`"
-    elif resident is None or device.accelerator():
-        reason = memory.too_large(kept.size)
-    if resident and reason is not None:
-        raise InputError(f"`resident` can't be True: {reason}")
-    return reason is None
 
 
 def _steps_at_once(model: keras.Model, found: Source, steps: int | None, callbacks: Any) -> int:

@@ -95,7 +95,7 @@ def measure(data: datasets.Split, turns: int, steps: int | None) -> dict[str, An
         "device": device.describe(),
         "tensorflow": tf.__version__,
         "keras": keras.version(),
-        "data": data.source,
+        "data": Path(data.source).name,
         "load before": load,
         "n": turns,
         "steps": steps,

@@ -20,6 +20,7 @@ FLOORS = [
     {"files"},
     {"generator"},
     {"source"},
+    {"feed"},
     {"trainer"},
     {"run", "script", "doctor"},
     {"cli"},

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from asl_fast import RandomAugment, Standardize, build_cnn, readiness, trainer
+from asl_fast import RandomAugment, Standardize, build_cnn, fit, readiness, trainer
 from tests.samples import blobs
 
 if not tf.test.is_built_with_cuda():
@@ -156,6 +156,11 @@ def projective(x):
     )
 
 
+def on_the_host(x):
+    with tf.device("CPU:0"):
+        return tf.sin(x)
+
+
 def of_python(x):
     return tf.ensure_shape(tf.numpy_function(lambda x: x, [x], x.dtype), x.shape)
 
@@ -167,6 +172,7 @@ def of_python(x):
         (projective, False, "ImageProjectiveTransformV3", "has no kernel for GPUs"),
         (tf.random.shuffle, True, "RandomShuffle", "has no kernel for GPUs"),
         (tf.random.shuffle, False, "RandomShuffle", "has no kernel for GPUs"),
+        (on_the_host, False, "Sin", "is done on the host"),
         (of_python, False, "PyFunc", "calls Python"),
         (of_python, True, "PyFunc", "calls Python"),
     ],
@@ -177,3 +183,29 @@ def test_what_a_gpu_cannot_do_is_found(what, jit, op, problem):
     assert (finding.op, finding.problem) == (op, problem)
     assert finding.times == 1
     assert finding.names
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_xla_compiles_the_step_with_every_option(policy):
+    """Here for the CPU, and run: a step of one batch."""
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.MaxPool2D(7),
+            keras.layers.Flatten(),
+            keras.layers.Dense(24, "softmax"),
+        ]
+    )
+    model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
+    history = fit(
+        model,
+        IMAGES[:8],
+        ONE_HOT[:8],
+        augment=augmentation(),
+        standardize=standardization(),
+        precision=policy,
+        jit=True,
+        resident=True,
+        verbose=0,
+    )
+    assert np.isfinite(history.history["loss"][0])

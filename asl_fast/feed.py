@@ -1,0 +1,115 @@
+"""How batches reach the training step: by number, from where they lie, or one after the other."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from asl_fast import device, memory
+from asl_fast.errors import InputError
+from asl_fast.source import Kept, Source
+
+__all__ = ["Feed", "feed"]
+
+
+class Feed(NamedTuple):
+    """What Keras iterates over, and what the training step makes of it.
+
+    Attributes:
+        batches: What Keras is to iterate over.
+        prepare: From a batch with its data to (x, y) or (x, y, weights).
+        stored: The data on the device, from which batches without are gathered; None where they
+            come with their data.
+        divided: The batch size, where several batches come as one; or None.
+    """
+
+    batches: Any
+    prepare: Callable[[Any], Any]
+    stored: Any = None
+    divided: int | None = None
+
+
+def feed(
+    found: Source,
+    first_epoch: int,
+    epochs: int,
+    steps: int | None,
+    at_once: int,
+    resident: bool | None,
+    *,
+    looped: bool,
+) -> Feed:
+    """Puts the data on the device, or has them sent there.
+
+    Args:
+        found: Where the batches come from.
+        first_epoch: Int.
+        epochs: Int, the epoch to end before.
+        steps: Int, of an epoch, or None if that is not known.
+        at_once: Int, steps between two looks of the host.
+        resident: Bool, whether the data stay on the device; None where they fit.
+        looped: Bool, whether a `TrainingLoop` takes the steps, which resident data need.
+
+    Raises:
+        InputError: Data that can't be resident although they should; says why.
+    """
+    kept = found.kept
+    if resident and kept is None:
+        raise InputError("`resident` can't be True: the images are not in memory as arrays")
+    if kept is not None and steps is not None and _stays(kept, resident, looped=looped):
+        # Several batches come as one where no pass ends among them.
+        several = at_once if kept.divisible and steps == found.in_pass else 1
+        return Feed(
+            _endless(kept.numbered(first_epoch, epochs, steps, several)),
+            found.prepare,
+            memory.on_device(kept.tensors),
+            kept.batch_size if several > 1 else None,
+        )
+    batches = found.batches(first_epoch, epochs, steps)
+    if not looped:
+        return Feed(batches, found.prepare)
+    batches, place = _endless(batches), device.accelerator()
+    if place is None:
+        return Feed(batches, found.prepare)
+    batches, rebuilt = _without_none(batches)
+    batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
+    return Feed(batches, lambda values: found.prepare(rebuilt(values)))
+
+
+def _stays(kept: Kept, resident: bool | None, *, looped: bool) -> bool:
+    """Returns whether the data stay on the device; refuses what can't."""
+    if resident is False:
+        return False
+    reason = None
+    if not looped:
+        reason = "the model's steps are not compiled by `asl_fast.fit`"
+    elif resident is None or device.accelerator():
+        reason = memory.too_large(kept.size)
+    if resident and reason is not None:
+        raise InputError(f"`resident` can't be True: {reason}")
+    return reason is None
+
+
+def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:
+    # Keras ends an epoch early where it has seen as many steps as the dataset is long.
+    return batches.repeat()
+
+
+def _without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
+    """Returns a dataset of plain tuples, and what makes of one what it was.
+
+    `prefetch_to_device` does not know None.
+    """
+    structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
+    there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
+
+    def values(*element: Any) -> tuple[tf.Tensor, ...]:
+        element = element[0] if len(element) == 1 else element
+        return tuple(v for v in tf.nest.flatten(element) if v is not None)
+
+    def rebuilt(values: tuple[tf.Tensor, ...]) -> Any:
+        rest = iter(values)
+        flat = [next(rest) if here else None for here in there]
+        return tf.nest.pack_sequence_as(structure, flat)
+
+    return dataset.map(values), rebuilt
