@@ -62,7 +62,9 @@ def diagnose(
     too_large = memory.too_large(size)
     progress("Looking at every operation of the training step")
     _compiled(model, recipe)
-    operations = _operations(model, recipe, chosen.value)
+    # Without a GPU: what "auto" would take on those of today.
+    policy = chosen.value if device.accelerator() else "mixed_bfloat16"
+    operations = _operations(model, recipe, policy)
     progress("Measuring a few steps")
     seconds = _seconds(model, recipe)
     return {
@@ -133,7 +135,7 @@ def _operations(model: keras.Model, recipe: Recipe, policy: str) -> dict[str, An
     findings = readiness.inspect(function)
     return {
         "checked": True,
-        "why": "against the kernels for NVIDIA GPUs in this TensorFlow",
+        "why": f"{policy}, against the kernels for NVIDIA GPUs in this TensorFlow",
         "found": [finding._asdict() for finding in findings if finding.reason is None],
     }
 

@@ -146,7 +146,7 @@ def test_doctor_names_what_of_a_model_no_gpu_does(asl_fast, tmp_path):
     turning = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
-            keras.layers.RandomRotation(0.1, dtype="mixed_bfloat16"),
+            keras.layers.RandomRotation(0.1),
             keras.layers.Flatten(),
             keras.layers.Dense(5, activation="softmax"),
         ]

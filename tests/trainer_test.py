@@ -373,7 +373,7 @@ def test_augmenting_twice_is_warned_of():
     model.compile("sgd", "categorical_crossentropy")
     with pytest.warns(UserWarning, match="`RandomFlip` in the model augments too") as caught:
         fit(model, *STORED, augment=augment(), epochs=2, verbose=0)
-    assert len(caught) == 1
+    assert sum("augments too" in str(warning.message) for warning in caught) == 1
     fit(model, *STORED, verbose=0)
 
 
