@@ -154,12 +154,12 @@ def fit(
         standardize=standardize,
         seed=seed,
     )
-    check_labels(model, y)
+    check_labels(model, getattr(x, "y", None) if y is None else y)
     if validation_data is None:
         validation_data = found.held_out
     if isinstance(validation_data, list | tuple) and found.validation is not None:
         rows = validation_batch_size or batch_size or 32
-        check_labels(model, validation_data[1])
+        check_labels(model, validation_data[1] if len(validation_data) > 1 else None)
         validation_data = found.validation(tuple(validation_data), rows)
     validation_data = own_iterator(validation_data)
     if isinstance(validation_data, tf.data.Dataset):

@@ -37,6 +37,7 @@ def record(nan_at=None, **arguments):
     model = Recorder(nan_at)
     model.compile("sgd", "mse")
     fit(model, IMAGES, LABELS, batch_size=10, seed=3, verbose=0, **arguments)
+    assert model.steps_per_execution == 1  # as it was compiled
     return model.seen.numpy().tolist()
 
 

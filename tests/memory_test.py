@@ -1,10 +1,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from asl_fast import memory
+from asl_fast import RandomAugment, augment, memory
 
 _PROGRAM = """
 import keras, numpy as np
@@ -41,6 +42,16 @@ def test_memory_is_given_back():
     before, during, after = map(float, result.stdout.split())
     assert during > before + 350
     assert after < before + 80
+
+
+def test_compiled_programs_are_forgotten_and_made_anew():
+    layer = RandomAugment(rotation_range=10, dtype="float32")
+    images = tf.random.uniform((2, 5, 5, 1))
+    before = layer(images, samples=[0, 1], epoch=0, training=True)
+    memory.release_memory()
+    assert augment._program.cache_info().currsize == 0
+    after = layer(images, samples=[0, 1], epoch=0, training=True)
+    np.testing.assert_array_equal(before, after)
 
 
 def test_integers_of_32_bits_do_not_go_to_the_device(monkeypatch):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from asl_fast import AugmentOptions, fit
+from asl_fast import AugmentOptions, ImageDataGenerator, fit
 from tests.samples import blobs
 
 IMAGES, LABELS = blobs(48)
@@ -58,6 +58,18 @@ def test_class_weights_count_either_way():
 def test_labels_that_fit_no_way_are_described(loss, labels, message):
     with pytest.raises(ValueError, match=message):
         trained(loss, labels)
+
+
+def test_labels_of_flow_and_of_validation_are_looked_at_too():
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(24, "softmax")]
+    )
+    model.compile("adam", "categorical_crossentropy")
+    flow = ImageDataGenerator().flow(IMAGES, LABELS + 3)
+    with pytest.raises(ValueError, match="The label in row 21 is 24"):
+        fit(model, flow, verbose=0)
+    with pytest.raises(ValueError, match="The label in row 21 is 24"):
+        fit(model, IMAGES, LABELS, validation_data=(IMAGES, LABELS + 3), verbose=0)
 
 
 def test_other_losses_take_what_they_take():
