@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asl_fast import DivergenceError, InputError, dataset, run
+from asl_fast import DivergenceError, InputError, dataset, device, run
 
 
 def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
@@ -117,3 +117,10 @@ def test_wrong_numbers_write_nothing(folder, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         run.train(dataset.load(folder), tmp_path / "run", verbose=0, **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_resident_on_is_insisted_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "accelerator", lambda: "/CPU:0")
+    monkeypatch.setattr(device, "memory", lambda: 1000)
+    with pytest.raises(InputError, match="`resident` can't be True: the data take 0.1 MB"):
+        run.train(dataset.load(folder), tmp_path / "run", resident="on", verbose=0)
