@@ -325,6 +325,54 @@ def _show_diagnosis(found: dict[str, Any]) -> None:
     _console.print(table)
 
 
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Under 3 minutes on two cores.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every image size, and the race: hours.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A group: augmentation, pipeline, files, table, host, accelerator, processes, "
+            "training or race. May be given several times."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("bench"),
+    data: DataOption = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="BEFORE AFTER",
+            help="Measure nothing: say what moved between two results.json beyond the noise. The "
+            "exit code is 1 if we got slower.",
+        ),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure this package against its rivals; leave results, tables and pictures in a folder.
+
+    The benchmarks are part of the source, not of the installed package.
+    """
+    if quick and full:
+        raise InputError("--quick and --full exclude each other.")
+    if compare is None:
+        _load_tensorflow(verbose)
+    try:
+        from benchmarks import bench as suite
+    except ModuleNotFoundError as error:
+        if error.name not in ("benchmarks", "scipy"):
+            raise
+        raise InputError(
+            "The benchmarks are not installed. They come with the source: from its folder, "
+            "pip install -e '.[bench,peers]', and run asl-fast bench there."
+        ) from None
+    if compare is not None:
+        raise typer.Exit(suite.show_comparison(*compare, _console))
+    size = "quick" if quick else "full" if full else "standard"
+    suite.run(size, only or [], out, data, _console, _notes)
+
+
 @data_app.command("info")
 def data_info(
     data: DataOption = None, train: TrainFileOption = None, valid: ValidFileOption = None

@@ -1,7 +1,5 @@
 """How long a fast accelerator would wait for its data: a consumer that takes a batch and sleeps.
 
-    python -m benchmarks.accelerator [--out FOLDER] [--quick]
-
 The consumer is a loop within TensorFlow. It takes a batch of 32 and then waits a fixed time
 without using the CPU, as it would for a GPU at work. The stall is the time that it spends on
 getting batches, as a share of all. Contenders run in turn.
@@ -12,36 +10,33 @@ accelerator's own step. All others augment on the CPU. The last row is the whole
 accelerator does not work: a real one would work on while the host prepares its next step.
 """
 
-import argparse
-import contextlib
-import json
+import functools
 import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGenerator
-from rich.progress import track
 from tensorflow.python.data.experimental.ops import testing
 
 import asl_fast
-from asl_fast import device
 from asl_fast.loop import choose_at_once, parts
 from asl_fast.pipeline import numbered_batches, steps_per_epoch
+from benchmarks.cell import Cell, in_turn
 from benchmarks.contenders import COURSE, data, from_keras_iterator, keras_layers
 
 _BATCH = 32
 _ROWS = 27455
 _STEPS = steps_per_epoch(_ROWS, _BATCH)
-_MILLISECONDS = (0.1, 0.3, 1.0, 3.0, 8.0)
+MILLISECONDS = (0.1, 0.3, 1.0, 3.0, 8.0)
+
+__all__ = ["MILLISECONDS", "Accelerator", "measure"]
 
 # From the milliseconds of a step to the share of the time that the accelerator is idle.
 Contender = Callable[[float], float]
@@ -182,7 +177,8 @@ def _whole_fit(images: np.ndarray, labels: np.ndarray, steps: int) -> Contender:
     return stall
 
 
-def contenders(steps: int) -> dict[str, Contender]:
+@functools.cache
+def _everyone(steps: int) -> dict[str, Contender]:
     """Returns who is measured, over so many steps a turn."""
     images, labels = data(_ROWS)
     iterator = KerasGenerator(**COURSE).flow(images, labels, batch_size=_BATCH)
@@ -192,97 +188,39 @@ def contenders(steps: int) -> dict[str, Contender]:
     few = steps // 2  # enough to be far beyond the batches that wait in its queue
     return {
         "Keras's generator": _of_keras(iterator, few, 1, False),
-        "– 2 threads": _of_keras(iterator, few, 2, False),
-        "– 4 threads": _of_keras(iterator, few, 4, False),
-        "– 2 processes": _of_keras(iterator, few, 2, True),
+        "Keras's generator, 2 threads": _of_keras(iterator, few, 2, False),
+        "Keras's generator, 4 threads": _of_keras(iterator, few, 4, False),
+        "Keras's generator, 2 processes": _of_keras(iterator, few, 2, True),
         "Keras's layers in tf.data": lambda ms: _consumer(layers.repeat(), steps, ms),
         "our flow": lambda ms: _consumer(flow.repeat(), steps, ms),
-        "our resident mode": _resident(steps),
-        "– the whole of fit": _whole_fit((images * 255).astype(np.uint8), labels, steps),
+        "our step, resident": _resident(steps),
+        "our step, the whole of fit": _whole_fit((images * 255).astype(np.uint8), labels, steps),
     }
 
 
-def measure(turns: int, steps: int) -> dict[str, Any]:
-    """Measures every contender in turn, several times.
+def measure(
+    milliseconds: float, *, turns: int, steps: int, progress: Callable[[str], None]
+) -> Cell:
+    """Measures the share of the time that everyone lets an accelerator wait.
 
-    Returns:
-        By contender and milliseconds the quartiles of the stall, with the circumstances.
+    Args:
+        milliseconds: Float, what the accelerator is asked to take for a batch of 32.
+        turns: Int.
+        steps: Int, how many batches a turn takes.
+        progress: Called with what is being done.
     """
-    found: dict[str, dict[float, list[float]]] = {}
-    everyone = contenders(steps)
-    rounds = [(turn, ms) for turn in range(turns) for ms in _MILLISECONDS]
-    for _, milliseconds in track(rounds, description="Simulating an accelerator"):
-        for name, stall in everyone.items():
-            by_time = found.setdefault(name, {})
-            by_time.setdefault(milliseconds, []).append(stall(milliseconds))
-    return {
-        "device": device.describe(),
-        "tensorflow": tf.__version__,
-        "keras": keras.version(),
-        "load before": os.getloadavg()[0],
-        "batch": _BATCH,
-        "n": turns,
-        "steps": steps,
-        "stall": {
-            name: {
-                str(ms): np.percentile(shares, [25, 50, 75]).round(4).tolist()
-                for ms, shares in by_time.items()
-            }
-            for name, by_time in found.items()
-        },
-    }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Returns the medians and quartiles as a Markdown table."""
-    lines = [
-        "| stall, batches of 32 | " + " | ".join(f"{ms} ms" for ms in _MILLISECONDS) + " |",
-        "| --- |" + " --- |" * len(_MILLISECONDS),
-    ]
-    for name, by_time in result["stall"].items():
-        cells = [f"{median:.1%} ({low:.1%}–{high:.1%})" for low, median, high in by_time.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draws the stall against the time of a step."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, by_time in result["stall"].items():
-        low, median, high = (
-            100 * np.array(values) for values in zip(*by_time.values(), strict=True)
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # each consumer is traced, which it would warn of
+    try:
+        return in_turn(
+            "accelerator",
+            {"batch": _BATCH, "ms": milliseconds},
+            "share idle",
+            {name: partial(stall, milliseconds) for name, stall in _everyone(steps).items()},
+            turns=turns,
+            warm_up=0,  # each warms up for itself
+            progress=progress,
         )
-        axes.plot(_MILLISECONDS, median, marker="o", label=name)
-        axes.fill_between(_MILLISECONDS, low, high, alpha=0.2)
-    axes.set_xscale("log")
-    axes.set_xticks(_MILLISECONDS, [f"{ms:g}" for ms in _MILLISECONDS])
-    axes.minorticks_off()
-    axes.set_xlabel("the accelerator's time for a step of 32 images, ms")
-    axes.set_ylabel("idle, % of the time")
-    axes.set_ylim(0, 100)
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def main() -> None:
-    """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description="How long an accelerator waits for data.")
-    parser.add_argument("--out", type=Path, help="folder for accelerator.json, .md and .png")
-    parser.add_argument("--quick", action="store_true", help="two turns of few steps")
-    arguments = parser.parse_args()
-    tf.get_logger().setLevel("ERROR")  # each consumer is traced, which it would warn of
-    turns, steps = (2, 160) if arguments.quick else (7, 400)
-    result = measure(turns, steps)
-    print(table(result))
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "accelerator.json").write_text(json.dumps(result, indent=2) + "\n")
-        (arguments.out / "accelerator.md").write_text(table(result))
-        plot(result, arguments.out / "accelerator.png")
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        main()
+    finally:
+        logger.setLevel(level)

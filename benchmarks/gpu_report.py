@@ -6,49 +6,50 @@ Writes gpu_report.json, with everything, and gpu_report.md, to read. It works on
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np
-import tensorflow as tf
 from rich.console import Console
 
 from asl_fast import dataset as datasets
 from asl_fast import doctor, errors, run, storage
-from asl_fast.augment import RandomAugment
 from asl_fast.recipe import RECIPES
-from benchmarks import accelerator
-from benchmarks.contenders import COURSE
+from benchmarks import report as report_tables
+from benchmarks import suite
+from benchmarks.cell import Cell
 
 _notes = Console(stderr=True)
 
 
-def augmentation(turns: int) -> dict[str, list[int]]:
-    """Returns the quartiles of images/s of the compiled augmentation on the device, by batch."""
-    found = {}
-    for batch in (32, 256, 2048):
-        layer = RandomAugment(**COURSE, dtype="float32")
-        images = tf.constant(np.zeros((batch, 28, 28, 1), np.uint8))
-        times = []
-        for _ in range(turns + 1):
-            begin = time.perf_counter()
-            for _ in range(20):
-                last = layer(images, training=True)
-            float(last[0, 0, 0, 0])  # a GPU works on while the host goes ahead
-            times.append((time.perf_counter() - begin) / 20)
-        rates = np.percentile(batch / np.array(times[1:]), [25, 50, 75])
-        found[str(batch)] = rates.round().astype(int).tolist()
-    return found
+# The layer alone at batches that suit a GPU too, pipelines, and how long accelerators would wait.
+_SIZE = suite.Size(groups=("augmentation", "pipeline", "accelerator"), batches=(32, 256, 2048))
+_SMALL = dataclasses.replace(
+    _SIZE, turns=1, seconds=0.01, batches=(32,), milliseconds=(0.1,), groups=_SIZE.groups[::2]
+)
+
+
+def measured(size: suite.Size) -> list[Cell]:
+    """Returns the cells of the benchmarks."""
+    plans = list(suite.plans(size))
+    cells: list[Cell] = []
+    for number, plan in enumerate(plans, 1):
+        with _notes.status("") as status:
+            cells += plan.run(
+                lambda doing, title=f"{number} of {len(plans)}, {plan.title}": status.update(
+                    f"{title}: {doing}"
+                )
+            )
+    return cells
 
 
 def trainings(data: datasets.Dataset, epochs: int | None) -> Iterator[dict[str, Any]]:
@@ -84,16 +85,13 @@ def report(data: datasets.Dataset, small: bool) -> dict[str, Any]:
     """Measures everything."""
     with _notes.status("Looking at the machine") as status:
         machine = doctor.diagnose(RECIPES["course"], len(data.train.labels), progress=status.update)
-    with _notes.status("Measuring the augmentation"):
-        rates = augmentation(3 if small else 15)
     return {
         "date": datetime.date.today().isoformat(),
         "platform": platform.platform(),
         "load before": os.getloadavg()[0],
         "dataset": data.describe(),
         "machine": machine,
-        "augmentation": rates,
-        "feeding": accelerator.measure(*((1, 16) if small else (5, 800))),
+        "cells": [dataclasses.asdict(cell) for cell in measured(_SMALL if small else _SIZE)],
         "training": list(trainings(data, 2 if small else None)),
     }
 
@@ -115,19 +113,13 @@ def markdown(found: dict[str, Any]) -> str:
         f"- operations of the step that a GPU would not do: {len(machine['operations']['found'])}",
         f"- data set: {found['dataset']['name']}",
         "",
-        "## Augmentation alone, 28×28×1, images/s (quartiles)",
+        "## Benchmarks, medians and quartiles",
         "",
-        "| batch | low | median | high |",
-        "| --- | --- | --- | --- |",
     ]
-    for batch, rates in found["augmentation"].items():
-        lines.append(f"| {batch} | " + " | ".join(f"{rate:,}" for rate in rates) + " |")
-    feeding = found["feeding"]
+    for plain in found["cells"]:
+        cell = Cell(**plain)
+        lines += [f"### {cell.key}", "", *report_tables.table(cell), ""]
     lines += [
-        "",
-        f"## How long an accelerator would wait for data (n = {feeding['n']}, quartiles)",
-        "",
-        accelerator.table(feeding),
         "## Training",
         "",
         "| recipe | resident | precision | XLA | epochs | images/s | valid accuracy | seconds |",

@@ -1,39 +1,33 @@
-"""Training end to end: what augmentation in the step costs, and what Keras's generator costs.
+"""Training end to end: what augmentation costs in the step, and what others' costs.
 
-    python -m benchmarks.training --data FOLDER [--turns N] [--steps N] [--out FILE]
-
-The course's network, batches of 32, on one device, three ways in turn:
-
-- plain Keras, `model.fit` on Keras's `ImageDataGenerator`;
-- `asl_fast.fit` with the same augmentation;
-- `asl_fast.fit` on images that were augmented beforehand, and so with none to do.
-
-Each turn trains two epochs, and the second counts: the first traces and compiles.
+The course's network, batches of 32, on one device, everyone in turn. The images that were augmented
+beforehand show what the network alone can take. Each turn trains two epochs, and the second counts:
+the first traces and compiles.
 """
 
-import argparse
-import json
+import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGenerator
-from rich.console import Console
 
 import asl_fast
 from asl_fast import dataset as datasets
-from asl_fast import device
+from asl_fast.pipeline import steps_per_epoch
 from asl_fast.trainer import TrainingClock
-from benchmarks.contenders import COURSE
+from benchmarks.cell import Cell, in_turn
+from benchmarks.contenders import COURSE, Work, keras_layers
+
+__all__ = ["BEFOREHAND", "measure"]
+
+BEFOREHAND = "augmented beforehand"
 
 _BATCH = 32
-_notes = Console(stderr=True)
 
 
 def _model() -> keras.Model:
@@ -43,7 +37,15 @@ def _model() -> keras.Model:
     return model
 
 
-def contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..., Any]]:
+def _augmenting_model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = Work().layers(keras.layers)[:-1]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers, asl_fast.build_cnn()])
+    model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..., Any]]:
     """Returns what each way's `fit` is, to be called with Keras's further arguments.
 
     Args:
@@ -59,9 +61,16 @@ def contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[...
         ]
     )
     generator = KerasGenerator(**COURSE).flow(images / 255, labels, batch_size=_BATCH)
+    scaled = images / np.float32(255)
+    with keras_layers(scaled, labels, _BATCH) as layers:
+        pass
     return {
         "Keras's generator": lambda **more: _model().fit(generator, **more),
-        "asl_fast": lambda **more: asl_fast.fit(
+        "Keras's layers in tf.data": lambda **more: _model().fit(layers.repeat(), **more),
+        "Keras's layers in the model": lambda **more: _augmenting_model().fit(
+            scaled, labels, batch_size=_BATCH, **more
+        ),
+        "our step": lambda **more: asl_fast.fit(
             _model(),
             images,
             labels,
@@ -70,66 +79,41 @@ def contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[...
             batch_size=_BATCH,
             **more,
         ),
-        "augmented beforehand": lambda **more: asl_fast.fit(
+        BEFOREHAND: lambda **more: asl_fast.fit(
             _model(), beforehand, labels, batch_size=_BATCH, **more
         ),
     }
 
 
-def measure(data: datasets.Split, turns: int, steps: int | None) -> dict[str, Any]:
-    """Trains every way, several times in turn; returns images/s by way, and the ratios."""
+def measure(
+    data: datasets.Split, *, turns: int, steps: int | None, progress: Callable[[str], None]
+) -> Cell:
+    """Measures everyone's images/s in training.
+
+    Args:
+        data: What to train on.
+        turns: Int.
+        steps: Int, of an epoch, or None for all.
+        progress: Called with what is being done.
+    """
     labels = np.eye(24, dtype=np.float32)[data.labels]
-    everyone = contenders(np.asarray(data.images), labels)
-    steps = steps or -(-len(labels) // _BATCH)
+    steps = min(steps or 2**40, steps_per_epoch(len(labels), _BATCH))
     images = min(steps * _BATCH, len(labels))
-    rates: dict[str, list[float]] = {name: [] for name in everyone}
-    load = os.getloadavg()[0]
-    for turn in range(turns):
-        for name, fit in everyone.items():
-            clock = TrainingClock()
-            with _notes.status(f"Turn {turn + 1} of {turns}: {name}"):
-                fit(epochs=2, steps_per_epoch=steps, callbacks=[clock], verbose=0)
-            rates[name].append(images / clock.seconds[1])
-    ours = np.array(rates["asl_fast"])
-    return {
-        "device": device.describe(),
-        "tensorflow": tf.__version__,
-        "keras": keras.version(),
-        "data": Path(data.source).name,
-        "load before": load,
-        "n": turns,
-        "steps": steps,
-        "images/s": {name: _spread(values) for name, values in rates.items()},
-        "asl_fast by": {
-            name: _spread(ours / np.array(values))
-            for name, values in rates.items()
-            if name != "asl_fast"
-        },
-    }
 
+    def sample(fit: Callable[..., Any]) -> float:
+        clock = TrainingClock()
+        fit(epochs=2, steps_per_epoch=steps, callbacks=[clock], verbose=0)
+        asl_fast.release_memory()
+        return images / clock.seconds[1]
 
-def _spread(values: Any) -> dict[str, float]:
-    """Returns the median, the least and the most."""
-    return {
-        name: round(float(of(values)), 3)
-        for name, of in (("median", np.median), ("least", np.min), ("most", np.max))
-    }
-
-
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description="Training with and without Keras's generator.")
-    parser.add_argument("--data", type=Path, help="folder with the data; default: as `asl-fast`")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="of an epoch; default: all")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args()
-    found = measure(datasets.load(arguments.data).train, arguments.turns, arguments.steps)
-    text = json.dumps(found, indent=2) + "\n"
-    print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+    everyone = _contenders(np.asarray(data.images), labels)
+    samples = {name: functools.partial(sample, fit) for name, fit in everyone.items()}
+    return in_turn(
+        "training",
+        {"batch": _BATCH, "steps": steps},
+        "images/s",
+        samples,
+        turns=turns,
+        warm_up=0,  # each warms up for itself
+        progress=progress,
+    )

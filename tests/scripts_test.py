@@ -37,10 +37,9 @@ def test_the_report_of_a_machine(folder, tmp_path):
     told = json.loads((tmp_path / "report" / "gpu_report.json").read_text())
     assert told["machine"]["operations"]["found"] == []
     assert told["dataset"]["train"]["rows"] == 120
-    assert set(told["augmentation"]) == {"32", "256", "2048"}
-    stalls = told["feeding"]["stall"]
-    assert {len(by_time) for by_time in stalls.values()} == {5}
-    assert stalls["Keras's generator"]["0.1"][1] > stalls["our resident mode"]["0.1"][1]
+    cells = {cell["group"]: cell["samples"] for cell in told["cells"]}
+    assert cells["augmentation"]["our layer"][0] > cells["augmentation"]["Keras's generator"][0]
+    assert cells["accelerator"]["Keras's generator"] > cells["accelerator"]["our step, resident"]
     assert {row["recipe"] for row in told["training"]} == set(RECIPES)
     assert all(row["images_per_second"] > 0 for row in told["training"])
     text = (tmp_path / "report" / "gpu_report.md").read_text()

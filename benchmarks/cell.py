@@ -1,0 +1,98 @@
+"""A cell: some contenders measured in turn, A B C A B C …, under the same conditions."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["UNITS", "Cell", "in_turn", "quartiles", "timed"]
+
+# Of samples: whether more is better.
+UNITS = {"images/s": True, "s": False, "MiB": False, "µs a step": False, "share idle": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What was measured of some contenders under the same conditions.
+
+    Attributes:
+        group: What kind of measurement, as "pipeline".
+        about: The conditions, as {"batch": 32, "side": 28, "channels": 1}.
+        unit: One of `UNITS`.
+        samples: By contender one value a turn.
+        load: The machine's load average before and after.
+        skipped: By contender why it was not measured.
+    """
+
+    group: str
+    about: dict[str, Any]
+    unit: str
+    samples: dict[str, list[float]]
+    load: tuple[float, float]
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What tells it from other cells."""
+        words = [f"{name} {value}" for name, value in self.about.items()]
+        return ", ".join([self.group, *words])
+
+    def best(self, start: str) -> tuple[str, list[float]] | None:
+        """Returns the best of the contenders whose names begin so, with its samples."""
+        found = {name: values for name, values in self.samples.items() if name.startswith(start)}
+        if not found:
+            return None
+        choose = max if UNITS[self.unit] else min
+        name = choose(found, key=lambda name: float(np.median(found[name])))
+        return name, found[name]
+
+
+def quartiles(values: Any) -> tuple[float, float, float]:
+    """Returns the lower quartile, the median and the upper quartile."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return float(low), float(median), float(high)
+
+
+def in_turn(
+    group: str,
+    about: dict[str, Any],
+    unit: str,
+    contenders: dict[str, Callable[[], float]],
+    *,
+    turns: int,
+    warm_up: int = 1,
+    skipped: dict[str, str] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Cell:
+    """Measures everyone once a turn.
+
+    Args:
+        group: As the cell's.
+        about: As the cell's.
+        unit: As the cell's.
+        contenders: By name what measures one sample.
+        turns: Int, how many samples of each.
+        warm_up: Int, how many turns before do not count.
+        skipped: As the cell's.
+        progress: Called with what is being done.
+    """
+    load = os.getloadavg()[0]
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(-warm_up, turns):
+        for name, sample in contenders.items():
+            progress(f"{name}, " + (f"turn {turn + 1} of {turns}" if turn >= 0 else "warming up"))
+            value = sample()
+            if turn >= 0:
+                samples[name].append(value)
+    after = os.getloadavg()[0]
+    return Cell(group, about, unit, samples, (round(load, 2), round(after, 2)), skipped or {})
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Returns the seconds that a call takes."""
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin

@@ -1,0 +1,85 @@
+"""What moved between two results, beyond the noise.
+
+Machines are faster and slower from hour to hour, so times are never compared. What is compared is
+the ratio of each contender of ours to its rivals in the same turn: their geometric mean.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.cell import UNITS, Cell
+
+__all__ = ["Change", "compare"]
+
+_SIGMAS = 3.0
+_LEAST = 1.25  # a smaller change between two runs is not told even where the spread is small
+
+
+class Change(NamedTuple):
+    """How a contender's lead changed from one result to another.
+
+    Attributes:
+        cell: The cell's key.
+        name: The contender.
+        before: Its lead over its rivals, above 1 where it is better than they.
+        after: The same in the other result.
+        noise: The factor by which `after / before` may differ from 1 by chance.
+    """
+
+    cell: str
+    name: str
+    before: float
+    after: float
+    noise: float
+
+    @property
+    def factor(self) -> float:
+        """How many times better it is now."""
+        return self.after / self.before
+
+    @property
+    def moved(self) -> bool:
+        """Whether that is beyond the noise."""
+        return abs(math.log(self.factor)) > math.log(self.noise)
+
+
+def compare(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Change], list[str]]:
+    """Compares the cells that two results have in common.
+
+    Returns:
+        The changes of all of ours, the largest relative to its noise first; and the keys of cells
+        that can't be compared: in one result only, or without a rival.
+    """
+    mine = {cell.key: cell for cell in before["cells"]}
+    theirs = {cell.key: cell for cell in after["cells"]}
+    apart = sorted(mine.keys() ^ theirs.keys())
+    changes = []
+    for key in mine.keys() & theirs.keys():
+        a, b = mine[key], theirs[key]
+        common = [name for name in a.samples if name in b.samples]
+        rivals = [name for name in common if not _ours(name) and name != "no augmentation"]
+        if not rivals:
+            apart.append(key)
+            continue
+        for name in filter(_ours, common):
+            (x, x_error), (y, y_error) = _lead(a, name, rivals), _lead(b, name, rivals)
+            noise = max(_SIGMAS * math.hypot(x_error, y_error), math.log(_LEAST))
+            changes.append(Change(key, name, math.exp(x), math.exp(y), math.exp(noise)))
+    changes.sort(key=lambda change: -abs(math.log(change.factor)) / math.log(change.noise))
+    return changes, apart
+
+
+def _ours(name: str) -> bool:
+    return name.startswith("our ")
+
+
+def _lead(cell: Cell, name: str, rivals: list[str]) -> tuple[float, float]:
+    """Returns the median logarithm of the lead over the turns, and its standard error."""
+    sign = 1 if UNITS[cell.unit] else -1
+    everyone = np.log([np.maximum(cell.samples[rival], 1e-9) for rival in rivals])
+    leads = sign * (np.log(np.maximum(cell.samples[name], 1e-9)) - everyone.mean(0))
+    # Of the median: the spread by the quartiles, which an outlier does not move.
+    low, median, high = np.percentile(leads, [25, 50, 75])
+    return float(median), float(1.2533 * (high - low) / 1.349 / math.sqrt(len(leads)))

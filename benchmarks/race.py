@@ -1,0 +1,94 @@
+"""How long it takes to the course's best accuracy: its baseline and `asl-fast train`, in turn.
+
+Both run as a user runs them, each in a process of its own, over several seeds.
+"""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["TARGET", "interval", "measure", "reached"]
+
+TARGET = 0.9962  # the best validation accuracy that the course publishes
+_ROOT = Path(__file__).parent.parent
+
+# Student's t for a two-sided 95 % interval, by degrees of freedom.
+_STUDENT = (math.nan, 12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+def measure(
+    data: Path, recipes: list[str], *, epochs: int, seeds: int, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Trains the baseline and every recipe with every seed.
+
+    Args:
+        data: Folder with the two CSV files.
+        recipes: Names of ours.
+        epochs: Int.
+        seeds: Int, how many.
+        progress: Called with what is being done.
+
+    Returns:
+        By run `who`, `seed`, `val_accuracy` by epoch, `images_per_second` and `train_seconds`.
+    """
+    runs = []
+    for seed in range(seeds):
+        for who in ["course baseline", *recipes]:
+            progress(f"{who}, seed {seed + 1} of {seeds}, {epochs} epochs")
+            train = _baseline if who == "course baseline" else _ours
+            runs.append({"who": who, "seed": seed, **train(data, who, epochs, seed)})
+    return runs
+
+
+def _baseline(data: Path, who: str, epochs: int, seed: int) -> dict[str, Any]:
+    script = _ROOT / "scripts" / "course_baseline.py"
+    lines = _run([script, "--data", data, "--epochs", epochs, "--seed", seed])
+    told = json.loads(lines[-1])
+    return {name: told[name] for name in ("val_accuracy", "images_per_second", "train_seconds")}
+
+
+def _ours(data: Path, who: str, epochs: int, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as out:
+        options = ["--data", data, "--recipe", who, "--epochs", epochs, "--seed", seed]
+        _run(["-m", "asl_fast", "train", *options, "--out", out])
+        metrics = json.loads((Path(out) / "metrics.json").read_text())
+        with (Path(out) / "history.csv").open() as file:
+            history = [float(row["val_accuracy"]) for row in csv.DictReader(file)]
+    return {
+        "val_accuracy": history,
+        "images_per_second": metrics["images_per_second"],
+        "train_seconds": metrics["train_seconds"],
+    }
+
+
+def _run(arguments: list[Any]) -> list[str]:
+    command = [sys.executable, *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT)
+    if ended.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{ended.stderr[-2000:]}")
+    return ended.stdout.splitlines()
+
+
+def reached(run: dict[str, Any]) -> tuple[int, float] | None:
+    """Returns the epochs and about the seconds after which a run had the target, or None."""
+    for epoch, accuracy in enumerate(run["val_accuracy"], 1):
+        if accuracy >= TARGET:
+            return epoch, run["train_seconds"] * epoch / len(run["val_accuracy"])
+    return None
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Returns the mean and the half-width of its 95 % interval (Student's t; NaN for one value)."""
+    n = len(values)
+    t = _STUDENT[min(n - 1, len(_STUDENT) - 1)]
+    return float(np.mean(values)), (
+        t * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    )
