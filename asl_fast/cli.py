@@ -356,19 +356,20 @@ def bench(
     """
     if quick and full:
         raise InputError("--quick and --full exclude each other.")
-    if compare is None:
-        _load_tensorflow(verbose)
     try:
-        from benchmarks import bench as suite
-    except ModuleNotFoundError as error:
-        if error.name not in ("benchmarks", "scipy"):
-            raise
+        import benchmarks  # noqa: F401  # not installed: found from its folder, or not at all
+    except ModuleNotFoundError:
         raise InputError(
             "The benchmarks are not installed. They come with the source: from its folder, "
             "pip install -e '.[bench,peers]', and run asl-fast bench there."
         ) from None
     if compare is not None:
-        raise typer.Exit(suite.show_comparison(*compare, _console))
+        from benchmarks import comparison
+
+        raise typer.Exit(comparison.show(*compare, _console))
+    _load_tensorflow(verbose)
+    from benchmarks import bench as suite
+
     size = "quick" if quick else "full" if full else "standard"
     suite.run(size, only or [], out, data, _console, _notes)
 

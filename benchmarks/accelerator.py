@@ -14,7 +14,6 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,7 +27,7 @@ from tensorflow.python.data.experimental.ops import testing
 import asl_fast
 from asl_fast.loop import choose_at_once, parts
 from asl_fast.pipeline import numbered_batches, steps_per_epoch
-from benchmarks.cell import Cell, in_turn
+from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import COURSE, data, from_keras_iterator, keras_layers
 
 _BATCH = 32
@@ -106,7 +105,7 @@ def _consumer(dataset: tf.data.Dataset, steps: int, milliseconds: float, at_once
                     accelerator.work(element)
             else:
                 for i in tf.range(at_once):
-                    part, counted = timed(partial(parts(element, _BATCH), i), [counted])
+                    part, counted = timed(functools.partial(parts(element, _BATCH), i), [counted])
                     with tf.control_dependencies([counted]):
                         accelerator.work(part)
 
@@ -198,29 +197,21 @@ def _everyone(steps: int) -> dict[str, Contender]:
     }
 
 
-def measure(
-    milliseconds: float, *, turns: int, steps: int, progress: Callable[[str], None]
-) -> Cell:
+def measure(milliseconds: float, *, turns: int, steps: int, meter: Meter) -> Cell:
     """Measures the share of the time that everyone lets an accelerator wait.
 
     Args:
         milliseconds: Float, what the accelerator is asked to take for a batch of 32.
         turns: Int.
         steps: Int, how many batches a turn takes.
-        progress: Called with what is being done.
+        meter: Repeats the turns, and hears of what is being done.
     """
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")  # each consumer is traced, which it would warn of
-    try:
-        return in_turn(
-            "accelerator",
-            {"batch": _BATCH, "ms": milliseconds},
-            "share idle",
-            {name: partial(stall, milliseconds) for name, stall in _everyone(steps).items()},
-            turns=turns,
-            warm_up=0,  # each warms up for itself
-            progress=progress,
-        )
-    finally:
-        logger.setLevel(level)
+    return in_turn(
+        "accelerator",
+        {"batch": _BATCH, "ms": milliseconds},
+        "share idle",
+        {name: functools.partial(stall, milliseconds) for name, stall in _everyone(steps).items()},
+        turns=turns,
+        warm_up=0,  # each warms up for itself
+        meter=meter,
+    )

@@ -1,11 +1,13 @@
 """Runs the suite and leaves results, as `asl-fast bench` does."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,11 +16,10 @@ from rich.table import Table
 from asl_fast.errors import InputError
 from asl_fast.storage import make_folder
 from benchmarks import report, results, suite
-from benchmarks.cell import Cell, quartiles
-from benchmarks.comparison import compare
+from benchmarks.cell import Cell, Meter, quartiles
 from benchmarks.plots import plot
 
-__all__ = ["run", "show_comparison"]
+__all__ = ["run"]
 
 
 def run(
@@ -39,7 +40,7 @@ def run(
     """
     chosen = suite.SIZES[size]
     if groups:
-        chosen = suite.dataclasses.replace(chosen, groups=tuple(dict.fromkeys(groups)))
+        chosen = dataclasses.replace(chosen, groups=tuple(dict.fromkeys(groups)))
     plans = list(suite.plans(chosen, data))
     make_folder(out)
     path = out / "results.json"
@@ -48,16 +49,17 @@ def run(
     if path.exists():
         found = _kept(results.read(path), found, measured)
     begin = time.perf_counter()
-    with _bar(notes, len(plans)) as (advance, describe):
+    tf.get_logger().setLevel("ERROR")  # everyone is traced, which it would warn of
+    with _bar(notes, len(plans)) as bar:
         for plan in plans:
-            describe(plan.title, "")
-            cells = plan.run(lambda text, title=plan.title: describe(title, text))
+            bar.begin(plan.title)
+            cells = plan.run(bar)
             found["races" if plan.group == "race" else "cells"] += cells
             results.write(found, path)  # what there is, should the rest be stopped
             for cell in cells:
                 if isinstance(cell, Cell):
                     _show(cell, console)
-            advance()
+            bar.advance()
     (out / "results.md").write_text(report.markdown(found))
     pictures = plot(found, out)
     names = ", ".join(p.name for p in (path, out / "results.md", *pictures))
@@ -94,49 +96,37 @@ def _show(cell: Cell, console: Console) -> None:
     console.print(table)
 
 
+class _Bar(Meter):
+    """Shows how many cells are done, and what is being measured.
+
+    Where there is no terminal, it prints a line a cell.
+    """
+
+    def __init__(self, notes: Console, progress: Progress, total: int) -> None:
+        self._notes, self._progress = notes, progress
+        self._task = progress.add_task("", total=total, doing="")
+
+    def begin(self, title: str) -> None:
+        """Is told the cell."""
+        if self._notes.is_terminal:
+            self._progress.update(self._task, description=title, doing="")
+        else:
+            self._notes.print(f"{title} …", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Is told what of the cell is being done."""
+        self._progress.update(self._task, doing=text)
+
+    def advance(self) -> None:
+        """Is told that the cell is done."""
+        self._progress.advance(self._task)
+
+
 @contextlib.contextmanager
-def _bar(notes: Console, total: int) -> Iterator[Any]:
-    """Shows how many cells are done, and what is being measured."""
+def _bar(notes: Console, total: int) -> Iterator[_Bar]:
     columns = (
         *(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()),
         *(TimeElapsedColumn(), TextColumn("{task.fields[doing]}")),
     )
     with Progress(*columns, console=notes, transient=True, refresh_per_second=2) as progress:
-        task = progress.add_task("", total=total, doing="")
-
-        def describe(title: str, doing: str) -> None:
-            if notes.is_terminal:
-                progress.update(task, description=title, doing=doing)
-            elif not doing:
-                notes.print(f"{title} …", highlight=False)
-
-        yield lambda: progress.advance(task), describe
-
-
-def show_comparison(before: Path, after: Path, console: Console) -> bool:
-    """Prints what moved beyond the noise from one result to another; returns whether anything did.
-
-    Raises:
-        InputError: A file that holds no results, or two that have nothing in common.
-    """
-    changes, apart = compare(results.read(before), results.read(after))
-    if not changes:
-        raise InputError(f"{before} and {after} have no cell in common that could be compared.")
-    moved = [change for change in changes if change.moved]
-    if moved:
-        table = Table("where", "who", "lead before", "after", "factor", "noise")
-        for change in moved:
-            table.add_row(
-                *(change.cell, change.name, f"{change.before:.3g}", f"{change.after:.3g}"),
-                *(f"{change.factor:.2f}", f"up to {change.noise:.2f}"),
-            )
-        console.print(table)
-    worse = sum(change.factor < 1 for change in moved)
-    console.print(
-        f"{len(moved)} of {len(changes)} leads over the rivals moved beyond the noise: {worse} "
-        f"down, {len(moved) - worse} up.",
-        highlight=False,
-    )
-    if apart:
-        console.print(f"Not compared: {'; '.join(apart)}.", highlight=False, markup=False)
-    return worse > 0
+        yield _Bar(notes, progress, total)

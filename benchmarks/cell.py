@@ -1,6 +1,7 @@
 """A cell: some contenders measured in turn, A B C A B C …, under the same conditions."""
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -8,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UNITS", "Cell", "in_turn", "quartiles", "timed"]
+__all__ = ["LIMITS", "UNITS", "Cell", "Meter", "in_turn", "quartiles", "timed"]
 
 # Of samples: whether more is better.
 UNITS = {"images/s": True, "s": False, "MiB": False, "µs a step": False, "share idle": False}
+
+# Who augments nothing in the time that counts, and so is nobody's rival.
+LIMITS = frozenset({"no augmentation", "augmented beforehand"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,18 @@ class Cell:
         return name, found[name]
 
 
+class Meter:
+    """Repeats turns, and hears of what is being done; others show it, or time it."""
+
+    def say(self, text: str) -> None:
+        """Is told what is being done."""
+
+    def repeat(self, turn: Callable[[], None], turns: int, warm_up: int) -> None:
+        """Runs a turn so many times, after others that don't count."""
+        for _ in range(warm_up + turns):
+            turn()
+
+
 def quartiles(values: Any) -> tuple[float, float, float]:
     """Returns the lower quartile, the median and the upper quartile."""
     low, median, high = np.percentile(values, [25, 50, 75])
@@ -65,7 +81,7 @@ def in_turn(
     turns: int,
     warm_up: int = 1,
     skipped: dict[str, str] | None = None,
-    progress: Callable[[str], None] = lambda text: None,
+    meter: Meter | None = None,
 ) -> Cell:
     """Measures everyone once a turn.
 
@@ -77,16 +93,23 @@ def in_turn(
         turns: Int, how many samples of each.
         warm_up: Int, how many turns before do not count.
         skipped: As the cell's.
-        progress: Called with what is being done.
+        meter: Repeats the turns, and hears of what is being done.
     """
+    meter = meter or Meter()
     load = os.getloadavg()[0]
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(-warm_up, turns):
+    numbers = itertools.count(1 - warm_up)
+
+    def turn() -> None:
+        number = next(numbers)
         for name, sample in contenders.items():
-            progress(f"{name}, " + (f"turn {turn + 1} of {turns}" if turn >= 0 else "warming up"))
+            when = f"turn {number} of {turns}" if number > 0 else "warming up"
+            meter.say(f"{name}, {when}")
             value = sample()
-            if turn >= 0:
+            if number > 0:
                 samples[name].append(value)
+
+    meter.repeat(turn, turns, warm_up)
     after = os.getloadavg()[0]
     return Cell(group, about, unit, samples, (round(load, 2), round(after, 2)), skipped or {})
 

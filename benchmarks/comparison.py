@@ -5,13 +5,18 @@ the ratio of each contender of ours to its rivals in the same turn: their geomet
 """
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.cell import UNITS, Cell
+from asl_fast.errors import InputError
+from benchmarks import results
+from benchmarks.cell import LIMITS, UNITS, Cell
 
-__all__ = ["Change", "compare"]
+__all__ = ["Change", "compare", "show"]
 
 _SIGMAS = 3.0
 _LEAST = 1.25  # a smaller change between two runs is not told even where the spread is small
@@ -59,7 +64,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Change]
     for key in mine.keys() & theirs.keys():
         a, b = mine[key], theirs[key]
         common = [name for name in a.samples if name in b.samples]
-        rivals = [name for name in common if not _ours(name) and name != "no augmentation"]
+        rivals = [name for name in common if not _ours(name) and name not in LIMITS]
         if not rivals:
             apart.append(key)
             continue
@@ -83,3 +88,32 @@ def _lead(cell: Cell, name: str, rivals: list[str]) -> tuple[float, float]:
     # Of the median: the spread by the quartiles, which an outlier does not move.
     low, median, high = np.percentile(leads, [25, 50, 75])
     return float(median), float(1.2533 * (high - low) / 1.349 / math.sqrt(len(leads)))
+
+
+def show(before: Path, after: Path, console: Console) -> bool:
+    """Prints what moved beyond the noise from one result to another; returns whether anything did.
+
+    Raises:
+        InputError: A file that holds no results, or two that have nothing in common.
+    """
+    changes, apart = compare(results.read(before), results.read(after))
+    if not changes:
+        raise InputError(f"{before} and {after} have no cell in common that could be compared.")
+    moved = [change for change in changes if change.moved]
+    if moved:
+        table = Table("where", "who", "lead before", "after", "factor", "noise")
+        for change in moved:
+            table.add_row(
+                *(change.cell, change.name, f"{change.before:.3g}", f"{change.after:.3g}"),
+                *(f"{change.factor:.2f}", f"up to {change.noise:.2f}"),
+            )
+        console.print(table)
+    worse = sum(change.factor < 1 for change in moved)
+    console.print(
+        f"{len(moved)} of {len(changes)} leads over the rivals moved beyond the noise: {worse} "
+        f"down, {len(moved) - worse} up.",
+        highlight=False,
+    )
+    if apart:
+        console.print(f"Not compared: {'; '.join(apart)}.", highlight=False, markup=False)
+    return worse > 0

@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(line)
         for name, why in cell.skipped.items():
             terminalreporter.write_line(f"not measured: {name}: {why}", yellow=True)
-    baseline = Path(__file__).parent / "results" / suite.machine() / "results.json"
+    baseline = Path(__file__).parent / "results" / f"{suite.machine()}.json"
     terminalreporter.section("against the committed results, by ratios")
     if not baseline.exists():
         terminalreporter.write_line(f"there are none of this machine ({suite.machine()})")

@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 from PIL import Image
 
 import asl_fast
-from benchmarks.cell import Cell, in_turn
+from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import COURSE, from_dataset, from_py_dataset
 
 __all__ = ["measure"]
@@ -19,9 +18,7 @@ __all__ = ["measure"]
 _BATCH, _STORED = 32, 64
 
 
-def measure(
-    side: int, *, files: int, turns: int, seconds: float, progress: Callable[[str], None]
-) -> Cell:
+def measure(side: int, *, files: int, turns: int, seconds: float, meter: Meter) -> Cell:
     """Measures everyone on files of 64x64.
 
     Args:
@@ -29,7 +26,7 @@ def measure(
         files: Int, how many there are.
         turns: Int.
         seconds: Float, about how long a turn takes each.
-        progress: Called with what is being done.
+        meter: Repeats the turns, and hears of what is being done.
     """
     arguments: dict[str, Any] = {"target_size": (side, side), "batch_size": _BATCH}
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +46,7 @@ def measure(
 
         samples = {name: lambda name=name: sample(name) for name in feeds}
         about = {"batch": _BATCH, "side": side, "channels": 3}
-        return in_turn("files", about, "images/s", samples, turns=turns, progress=progress)
+        return in_turn("files", about, "images/s", samples, turns=turns, meter=meter)
 
 
 def _write(folder: Path, files: int) -> None:

@@ -20,13 +20,14 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from rich.console import Console
+from rich.status import Status
 
 from asl_fast import dataset as datasets
 from asl_fast import doctor, errors, run, storage
 from asl_fast.recipe import RECIPES
 from benchmarks import report as report_tables
 from benchmarks import suite
-from benchmarks.cell import Cell
+from benchmarks.cell import Cell, Meter
 
 _notes = Console(stderr=True)
 
@@ -38,17 +39,27 @@ _SMALL = dataclasses.replace(
 )
 
 
+class _Said(Meter):
+    """Shows what is being measured beside a spinner."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self.title = ""
+
+    def say(self, text: str) -> None:
+        """Is told what is being done."""
+        self._status.update(f"{self.title}: {text}")
+
+
 def measured(size: suite.Size) -> list[Cell]:
     """Returns the cells of the benchmarks."""
     plans = list(suite.plans(size))
     cells: list[Cell] = []
-    for number, plan in enumerate(plans, 1):
-        with _notes.status("") as status:
-            cells += plan.run(
-                lambda doing, title=f"{number} of {len(plans)}, {plan.title}": status.update(
-                    f"{title}: {doing}"
-                )
-            )
+    with _notes.status("") as status:
+        meter = _Said(status)
+        for number, plan in enumerate(plans, 1):
+            meter.title = f"{number} of {len(plans)}, {plan.title}"
+            cells += plan.run(meter)
     return cells
 
 

@@ -21,7 +21,7 @@ import asl_fast
 from asl_fast.loop import choose_at_once
 from asl_fast.pipeline import numbered_batches, steps_per_epoch
 from asl_fast.trainer import TrainingClock
-from benchmarks.cell import Cell, in_turn
+from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import data
 
 __all__ = ["measure"]
@@ -75,7 +75,7 @@ def _get_next(rows: int, at_once: int) -> float:
     return 1e6 * (time.perf_counter() - begin) / calls / at_once
 
 
-def measure(*, turns: int, progress: Callable[[str], None]) -> Cell:
+def measure(*, turns: int, meter: Meter) -> Cell:
     """Measures the microseconds a step, of plain Keras and of ours, and those of `GetNext`."""
     images, labels = data()
     images = (255 * images).astype(np.uint8)
@@ -92,4 +92,4 @@ def measure(*, turns: int, progress: Callable[[str], None]) -> Cell:
     for at_once in (1, choose_at_once(steps, _BATCH, "CPU")):
         samples[f"our GetNext, {at_once} at once"] = functools.partial(_get_next, rows, at_once)
     about = {"batch": _BATCH, "rows": rows}
-    return in_turn("host", about, "µs a step", samples, turns=turns, warm_up=0, progress=progress)
+    return in_turn("host", about, "µs a step", samples, turns=turns, warm_up=0, meter=meter)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks import results, scaling
-from benchmarks.cell import Cell, quartiles
+from benchmarks.cell import LIMITS, Cell, quartiles
 
 __all__ = ["plot"]
 
@@ -40,7 +40,7 @@ def plot(found: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _color(name: str) -> str:
-    if name == "no augmentation":
+    if name in LIMITS:
         return _LIMIT
     return _OURS if name.startswith("our ") else _THEIRS
 

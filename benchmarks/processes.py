@@ -11,11 +11,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cell import Cell, in_turn
+from benchmarks.cell import Cell, Meter, in_turn
 
 __all__ = ["measure"]
 
@@ -34,7 +33,7 @@ def measure(
     rows: int,
     turns: int,
     skipped: dict[str, str],
-    progress: Callable[[str], None],
+    meter: Meter,
 ) -> list[Cell]:
     """Measures everyone in a process of its own, in turn.
 
@@ -43,7 +42,7 @@ def measure(
         rows: Int, how many images of 28x28 there are, and are taken.
         turns: Int.
         skipped: As the cells'.
-        progress: Called with what is being done.
+        meter: Repeats the turns, and hears of what is being done.
 
     Returns:
         Cells of the memory that a pipeline takes at most beyond the stored images and the imported
@@ -68,7 +67,7 @@ def measure(
         turns=turns,
         warm_up=0,
         skipped=skipped,
-        progress=progress,
+        meter=meter,
     )
     cells = []
     for fact, group, unit in (

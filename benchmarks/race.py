@@ -9,11 +9,12 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.cell import Meter
 
 __all__ = ["TARGET", "interval", "measure", "reached"]
 
@@ -25,7 +26,7 @@ _STUDENT = (math.nan, 12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.
 
 
 def measure(
-    data: Path, recipes: list[str], *, epochs: int, seeds: int, progress: Callable[[str], None]
+    data: Path, recipes: list[str], *, epochs: int, seeds: int, meter: Meter
 ) -> list[dict[str, Any]]:
     """Trains the baseline and every recipe with every seed.
 
@@ -34,7 +35,7 @@ def measure(
         recipes: Names of ours.
         epochs: Int.
         seeds: Int, how many.
-        progress: Called with what is being done.
+        meter: Hears of what is being done.
 
     Returns:
         By run `who`, `seed`, `val_accuracy` by epoch, `images_per_second` and `train_seconds`.
@@ -42,7 +43,7 @@ def measure(
     runs = []
     for seed in range(seeds):
         for who in ["course baseline", *recipes]:
-            progress(f"{who}, seed {seed + 1} of {seeds}, {epochs} epochs")
+            meter.say(f"{who}, seed {seed + 1} of {seeds}, {epochs} epochs")
             train = _baseline if who == "course baseline" else _ours
             runs.append({"who": who, "seed": seed, **train(data, who, epochs, seed)})
     return runs

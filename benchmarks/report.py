@@ -1,31 +1,35 @@
 """Results to read: Markdown tables, and the part of the README that is made from them.
 
-    python -m benchmarks.report RESULTS.json README.md
+    scripts/readme [FOLDER]
 
-writes the README's part anew.
+writes the README's part anew; before, with a folder of `asl-fast bench`, it takes its results over
+into benchmarks/results.
 """
 
+import argparse
 import math
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asl_fast.errors import InputError
 from benchmarks import race, results, scaling
-from benchmarks.cell import UNITS, Cell, quartiles
+from benchmarks.cell import LIMITS, UNITS, Cell, quartiles
 
 __all__ = ["best_rival", "markdown", "readme", "table", "with_tables"]
 
-_BEGIN = "<!-- made by scripts/readme from benchmarks/results: -->"
-_END = "<!-- end -->"
-_LIMIT = "no augmentation"
+_ROOT = Path(__file__).parent.parent
+_MADE = re.compile(r"(<!-- made by scripts/readme from (\S+): -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def best_rival(cell: Cell) -> str | None:
     """Returns the name of the best contender that is not ours, the limit left out."""
     choose = max if UNITS[cell.unit] else min
-    rivals = [name for name in cell.samples if not name.startswith("our ") and name != _LIMIT]
+    rivals = [name for name in cell.samples if not name.startswith("our ") and name not in LIMITS]
     return choose(rivals, key=lambda name: float(np.median(cell.samples[name])), default=None)
 
 
@@ -36,7 +40,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         f"# What was measured on {machine['name']}",
         "",
-        f"{found['date']}, `asl-fast bench --{found['size']}`; {machine['device']}, "
+        f"{found['date']}; {machine['device']}, "
         f"{machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['platform']}, "
         f"Python {machine['python']}; {versions}. Load average before: {found['load_before']}.",
         "",
@@ -147,43 +151,120 @@ def readme(found: dict[str, Any]) -> str:
         f"{machine['device']} ({machine['cpu'].strip()}), "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, "
         f"TensorFlow {found['versions']['tensorflow']}, Keras {found['versions']['keras']}, "
-        f"{found['date']}. Medians of turns in which everyone ran, and quartiles; the lead is that "
-        "of the best of ours in the same turn.",
+        f"{found['date']}. Medians and quartiles.",
         "",
     ]
-    for cell in found["cells"]:
-        if cell.group in ("augmentation", "pipeline") and cell.about["side"] != 28:
-            continue
-        if cell.about.get("channels", 1) != 1 and cell.group != "files":
-            continue
-        lines += [f"**{_title(cell)}**", "", *table(cell), ""]
+    for group, column, title in _README:
+        cells = results.cells(found, group)
+        if group in ("augmentation", "pipeline"):
+            cells = [c for c in cells if (c.about["side"], c.about["channels"]) == (28, 1)]
+        if cells:
+            n = "–".join(map(str, sorted({len(v) for c in cells for v in c.samples.values()})))
+            lines += [f"**{title.format(**cells[0].about)}** (n = {n})", ""]
+            lines += _wide(cells, column)
+            lines += [""]
+            lead = [_lead(cell) for cell in cells]
+            if any(lead):
+                words = "; ".join(
+                    f"{_column(cell, column)}: {one}"
+                    for cell, one in zip(cells, lead, strict=True)
+                    if one
+                )
+                lines += [f"Our best by its best rival: {words}.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-_TITLES = {
-    "augmentation": "Augmentation alone, 28×28×1, batches of {batch}",
-    "pipeline": "Shuffled batches of {batch} from 27,455 images of 28×28×1",
-    "files": "JPEG files of 64×64 to {side}×{side}, batches of {batch}",
-    "table": "Reading the train table as CSV, {rows:,} rows",
-    "host": "The host's time, batches of {batch}, a training step that does next to nothing",
-    "accelerator": "A simulated accelerator of {ms} ms a batch of {batch}: how long it is idle",
-    "memory": "Memory at most, beyond the stored images and the imported packages, of one pass",
-    "start-up": "Start: {of}",
-    "training": "Training the course's network, real data, batches of {batch}",
-}
+# Group, what the columns are, title.
+_README = (
+    ("augmentation", "batch", "Augmentation alone, 28×28×1, images/s by batch size"),
+    (
+        "pipeline",
+        "batch",
+        "Shuffled, augmented batches from 27,455 images of 28×28×1, images/s by batch size",
+    ),
+    ("training", "unit", "Training the course's network, real data, batches of {batch}"),
+    (
+        "accelerator",
+        "ms",
+        "A simulated accelerator: how long it waits for batches of {batch}, by the milliseconds "
+        "that it takes for one",
+    ),
+    ("host", "unit", "The host: a training step that does next to nothing, batches of {batch}"),
+    ("files", "side", "JPEG files of 64×64, images/s by the side that they are resized to"),
+    ("table", "unit", "Reading a train table of {rows:,} rows"),
+    (
+        "memory",
+        "unit",
+        "Memory that one pass takes at most, beyond stored images and imported packages",
+    ),
+    ("start-up", "of", "Seconds to start, in a new process"),
+)
 
 
-def _title(cell: Cell) -> str:
-    return _TITLES[cell.group].format(**cell.about)
+def _column(cell: Cell, name: str) -> str:
+    return cell.unit if name == "unit" else f"{cell.about[name]}"
 
 
-def with_tables(text: str, found: dict[str, Any]) -> str:
-    """Returns the README's text with its tables made anew."""
-    before, rest = text.split(_BEGIN)
-    _, after = rest.split(_END)
-    return f"{before}{_BEGIN}\n\n{readme(found)}\n{_END}{after}"
+def _wide(cells: list[Cell], column: str) -> list[str]:
+    """Returns cells side by side: a row a contender."""
+    names = dict.fromkeys(name for cell in cells for name in cell.samples)
+    headers = [_column(cell, column) for cell in cells]
+    lines = ["| | " + " | ".join(headers) + " |", "| --- |" + " --- |" * len(headers)]
+    for name in names:
+        row = []
+        for cell in cells:
+            if name in cell.samples:
+                low, median, high = (_number(v, cell.unit) for v in quartiles(cell.samples[name]))
+                row.append(f"{median} ({low}–{high})")
+            else:
+                row.append("–")
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    return lines
+
+
+def _lead(cell: Cell) -> str:
+    """Returns by how much the best of ours leads the best of its rivals, in words."""
+    ours, rival = cell.best("our "), best_rival(cell)
+    if ours is None or rival is None or cell.unit == "share idle":
+        return ""
+    return f"{_spread(_leads(cell, ours[1], cell.samples[rival]))} times {rival}"
+
+
+def with_tables(text: str) -> str:
+    """Returns the README's text with its tables made anew from the results that it names."""
+
+    def made(match: re.Match[str]) -> str:
+        begin, path, end = match.groups()
+        return f"{begin}\n{readme(results.read(_ROOT / path))}\n{end}"
+
+    return _MADE.sub(made, text)
+
+
+def _take_over(folder: Path) -> None:
+    """Copies results to where they are committed, under their machine's name."""
+    found = results.read(folder / "results.json")
+    target = _ROOT / "benchmarks" / "results"
+    name = found["machine"]["name"]
+    shutil.copy(folder / "results.json", target / f"{name}.json")
+    (target / f"{name}.md").write_text(markdown(found))
+    for picture in folder.glob("*.png"):
+        shutil.copy(picture, target / f"{name}-{picture.name}")
+
+
+def main() -> None:
+    """Makes the README's tables anew."""
+    parser = argparse.ArgumentParser(description="Makes the README's tables anew.")
+    parser.add_argument("folder", type=Path, nargs="?", help="results to take over before")
+    folder = parser.parse_args().folder
+    try:
+        if folder is not None:
+            _take_over(folder)
+        path = _ROOT / "README.md"
+        path.write_text(with_tables(path.read_text()))
+    except InputError as error:
+        print(f"readme: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[2])
-    path.write_text(with_tables(path.read_text(), results.read(Path(sys.argv[1]))))
+    main()

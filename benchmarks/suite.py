@@ -26,7 +26,7 @@ from benchmarks import (
     throughput,
     training,
 )
-from benchmarks.cell import Cell
+from benchmarks.cell import Cell, Meter
 
 __all__ = ["GROUPS", "SIZES", "Plan", "Size", "begin", "machine", "plans"]
 
@@ -98,13 +98,12 @@ class Plan(NamedTuple):
     Attributes:
         group: Of `GROUPS`.
         title: What it is, for the progress bar.
-        run: Measures; called with a function that takes what is being done. Returns cells, or the
-            runs of a race.
+        run: Measures with a meter; returns cells, or the runs of a race.
     """
 
     group: str
     title: str
-    run: Callable[[Callable[[str], None]], list[Any]]
+    run: Callable[[Meter], list[Any]]
 
 
 def plans(size: Size, data: Path | None = None) -> Iterator[Plan]:
@@ -136,8 +135,8 @@ def _throughput(measure: Callable[..., Cell]) -> Callable[..., Iterator[Plan]]:
             yield Plan(
                 measure.__name__,
                 f"{measure.__name__}, batch {batch}, {side}×{side}×{channels}",
-                lambda progress, where=(batch, side, channels), how=arguments: [
-                    measure(*where, **how, progress=progress)
+                lambda meter, where=(batch, side, channels), how=arguments: [
+                    measure(*where, **how, meter=meter)
                 ],
             )
 
@@ -149,10 +148,8 @@ def _files(size: Size, data: Path | None) -> Iterator[Plan]:
         yield Plan(
             "files",
             f"JPEG files to {side}×{side}",
-            lambda progress, side=side: [
-                files.measure(
-                    side, files=size.files, turns=size.turns, seconds=1.0, progress=progress
-                )
+            lambda meter, side=side: [
+                files.measure(side, files=size.files, turns=size.turns, seconds=1.0, meter=meter)
             ],
         )
 
@@ -161,9 +158,7 @@ def _table(size: Size, data: Path | None) -> Iterator[Plan]:
     yield Plan(
         "table",
         "reading the table",
-        lambda progress: [
-            tables.measure(rows=throughput.ROWS, turns=min(size.turns, 7), progress=progress)
-        ],
+        lambda meter: [tables.measure(rows=throughput.ROWS, turns=min(size.turns, 7), meter=meter)],
     )
 
 
@@ -171,7 +166,7 @@ def _host(size: Size, data: Path | None) -> Iterator[Plan]:
     yield Plan(
         "host",
         "the host's time",
-        lambda progress: [host_time.measure(turns=size.turns, progress=progress)],
+        lambda meter: [host_time.measure(turns=size.turns, meter=meter)],
     )
 
 
@@ -181,8 +176,8 @@ def _accelerator(size: Size, data: Path | None) -> Iterator[Plan]:
         yield Plan(
             "accelerator",
             f"an accelerator of {milliseconds} ms",
-            lambda progress, ms=milliseconds: [
-                accelerator.measure(ms, turns=size.turns, steps=steps, progress=progress)
+            lambda meter, ms=milliseconds: [
+                accelerator.measure(ms, turns=size.turns, steps=steps, meter=meter)
             ],
         )
 
@@ -193,12 +188,12 @@ def _processes(size: Size, data: Path | None) -> Iterator[Plan]:
     yield Plan(
         "processes",
         "memory and start-up",
-        lambda progress: processes.measure(
+        lambda meter: processes.measure(
             names,
             rows=throughput.ROWS,
             turns=size.process_turns,
             skipped=skipped,
-            progress=progress,
+            meter=meter,
         ),
     )
 
@@ -207,12 +202,12 @@ def _training(size: Size, data: Path | None) -> Iterator[Plan]:
     yield Plan(
         "training",
         "training",
-        lambda progress: [
+        lambda meter: [
             training.measure(
                 datasets.load(data).train,
                 turns=size.process_turns,
                 steps=size.training_steps,
-                progress=progress,
+                meter=meter,
             )
         ],
     )
@@ -228,12 +223,12 @@ def _race(size: Size, data: Path | None) -> Iterator[Plan]:
     yield Plan(
         "race",
         "the race",
-        lambda progress: race.measure(
+        lambda meter: race.measure(
             folder.resolve(),
             list(RECIPES),
             epochs=size.epochs,
             seeds=size.seeds,
-            progress=progress,
+            meter=meter,
         ),
     )
 

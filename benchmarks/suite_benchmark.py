@@ -9,22 +9,37 @@ each is printed at the end, and what moved against the committed results of this
 import dataclasses
 import importlib.metadata
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks import suite
+from benchmarks.cell import Meter
 
 _GROUPS = tuple(group for group in suite.GROUPS if group not in ("training", "race"))
 _SIZE = dataclasses.replace(suite.SIZES["standard"], groups=_GROUPS, turns=7)
 
 
+@pytest.fixture(autouse=True)
+def quiet():
+    tf.get_logger().setLevel("ERROR")  # everyone is traced, which it would warn of
+
+
+class _Timed(Meter):
+    """Lets pytest-benchmark repeat the turns."""
+
+    def __init__(self, benchmark):
+        self._benchmark = benchmark
+
+    def repeat(self, turn, turns, warm_up):
+        self._benchmark.pedantic(turn, rounds=turns, warmup_rounds=warm_up)
+
+
 @pytest.mark.parametrize("plan", suite.plans(_SIZE), ids=lambda plan: plan.title)
 def test_cell(benchmark, measured, plan):
     benchmark.group = plan.group
-    cells = benchmark.pedantic(plan.run, args=[lambda text: None], rounds=1, iterations=1)
-    for cell in cells:
+    for cell in plan.run(_Timed(benchmark)):
         measured.append(cell)
         benchmark.extra_info[cell.key] = {
             "unit": cell.unit,

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,25 +10,25 @@ import pandas as pd
 
 import asl_fast
 from asl_fast import table
-from benchmarks.cell import Cell, in_turn, timed
+from benchmarks.cell import Cell, Meter, in_turn, timed
 
 __all__ = ["measure"]
 
 
-def measure(*, rows: int, turns: int, progress: Callable[[str], None]) -> Cell:
+def measure(*, rows: int, turns: int, meter: Meter) -> Cell:
     """Measures reading a CSV file of random images of 28x28.
 
     Args:
         rows: Int.
         turns: Int.
-        progress: Called with what is being done.
+        meter: Repeats the turns, and hears of what is being done.
     """
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (rows, 28, 28, 1), np.uint8)
     labels = np.arange(rows, dtype=np.int32) % 24
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.csv"
-        progress("writing the table")
+        meter.say("writing the table")
         table.write(path, images, labels)
 
         def pandas() -> float:
@@ -65,5 +64,5 @@ def measure(*, rows: int, turns: int, progress: Callable[[str], None]) -> Cell:
                 "our load_csv, cached": partial(timed, partial(ours, cache)),
             },
             turns=turns,
-            progress=progress,
+            meter=meter,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import contenders
-from benchmarks.cell import Cell, in_turn
+from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import Contender, Feed, Work
 from benchmarks.correctness import check
 
@@ -29,13 +29,13 @@ def rows(batch: int, side: int, channels: int) -> int:
 
 
 def augmentation(
-    batch: int, side: int, channels: int, *, turns: int, seconds: float, progress: Callable
+    batch: int, side: int, channels: int, *, turns: int, seconds: float, meter: Meter
 ) -> Cell:
     """Measures everyone who can augment a batch that is at hand already."""
     images = _images(batch, side, channels)
     about = {"batch": batch, "side": side, "channels": channels}
     everyone = contenders.AUGMENTATION
-    return _measure("augmentation", about, images, everyone, turns, seconds, progress)
+    return _measure("augmentation", about, images, everyone, turns, seconds, meter)
 
 
 def pipeline(
@@ -46,7 +46,7 @@ def pipeline(
     workers: bool = False,
     turns: int,
     seconds: float,
-    progress: Callable,
+    meter: Meter,
 ) -> Cell:
     """Measures everyone who can take shuffled batches out of a set and augment them.
 
@@ -57,7 +57,7 @@ def pipeline(
     everyone = dict(contenders.PIPELINE)
     if workers:
         everyone |= contenders.WORKERS
-    return _measure("pipeline", about, images, everyone, turns, seconds, progress)
+    return _measure("pipeline", about, images, everyone, turns, seconds, meter)
 
 
 def _images(count: int, side: int, channels: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def _measure(
     everyone: dict[str, Contender],
     turns: int,
     seconds: float,
-    progress: Callable[[str], None],
+    meter: Meter,
 ) -> Cell:
     batch = about["batch"]
     skipped = {name: why for name in everyone if (why := contenders.missing(name))}
@@ -80,7 +80,7 @@ def _measure(
         for name, contender in everyone.items():
             if name in skipped:
                 continue
-            progress(f"{name}, checking")
+            meter.say(f"{name}, checking")
             check(
                 name,
                 contender,
@@ -89,9 +89,7 @@ def _measure(
             )
             feed = stack.enter_context(contender(images, batch, Work()))
             samples[name] = _sample(feed, batch, seconds)
-        return in_turn(
-            group, about, "images/s", samples, turns=turns, skipped=skipped, progress=progress
-        )
+        return in_turn(group, about, "images/s", samples, turns=turns, skipped=skipped, meter=meter)
 
 
 def _sample(feed: Feed, batch: int, seconds: float) -> Callable[[], float]:

@@ -20,7 +20,7 @@ import asl_fast
 from asl_fast import dataset as datasets
 from asl_fast.pipeline import steps_per_epoch
 from asl_fast.trainer import TrainingClock
-from benchmarks.cell import Cell, in_turn
+from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import COURSE, Work, keras_layers
 
 __all__ = ["BEFOREHAND", "measure"]
@@ -66,7 +66,9 @@ def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..
         pass
     return {
         "Keras's generator": lambda **more: _model().fit(generator, **more),
-        "Keras's layers in tf.data": lambda **more: _model().fit(layers.repeat(), **more),
+        "Keras's layers in tf.data": lambda **more: _model().fit(
+            layers.repeat(), shuffle=False, **more
+        ),
         "Keras's layers in the model": lambda **more: _augmenting_model().fit(
             scaled, labels, batch_size=_BATCH, **more
         ),
@@ -85,16 +87,14 @@ def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..
     }
 
 
-def measure(
-    data: datasets.Split, *, turns: int, steps: int | None, progress: Callable[[str], None]
-) -> Cell:
+def measure(data: datasets.Split, *, turns: int, steps: int | None, meter: Meter) -> Cell:
     """Measures everyone's images/s in training.
 
     Args:
         data: What to train on.
         turns: Int.
         steps: Int, of an epoch, or None for all.
-        progress: Called with what is being done.
+        meter: Repeats the turns, and hears of what is being done.
     """
     labels = np.eye(24, dtype=np.float32)[data.labels]
     steps = min(steps or 2**40, steps_per_epoch(len(labels), _BATCH))
@@ -115,5 +115,5 @@ def measure(
         samples,
         turns=turns,
         warm_up=0,  # each warms up for itself
-        progress=progress,
+        meter=meter,
     )
