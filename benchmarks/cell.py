@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LIMITS", "UNITS", "Cell", "Meter", "in_turn", "quartiles", "timed"]
+__all__ = ["BEFOREHAND", "LIMITS", "UNITS", "Cell", "Meter", "in_turn", "quartiles", "timed"]
 
 # Of samples: whether more is better.
 UNITS = {"images/s": True, "s": False, "MiB": False, "µs a step": False, "share idle": False}
 
 # Who augments nothing in the time that counts, and so is nobody's rival.
-LIMITS = frozenset({"no augmentation", "augmented beforehand"})
+BEFOREHAND = "augmented beforehand"
+LIMITS = frozenset({"no augmentation", BEFOREHAND})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,8 +75,8 @@ def _get_next(rows: int, at_once: int) -> float:
     return 1e6 * (time.perf_counter() - begin) / calls / at_once
 
 
-def measure(*, turns: int, meter: Meter) -> Cell:
-    """Measures the microseconds a step, of plain Keras and of ours, and those of `GetNext`."""
+def measure(*, turns: int, meter: Meter) -> list[Cell]:
+    """Measures the microseconds a step, of plain Keras and of ours, and those of its `GetNext`."""
     images, labels = data()
     images = (255 * images).astype(np.uint8)
     rows = len(images)
@@ -89,7 +89,19 @@ def measure(*, turns: int, meter: Meter) -> Cell:
             samples[f"our fit, {name}, {words}"] = functools.partial(
                 _ours, images, labels, resident=resident, steps_per_execution=at_once
             )
-    for at_once in (1, choose_at_once(steps, _BATCH, "CPU")):
-        samples[f"our GetNext, {at_once} at once"] = functools.partial(_get_next, rows, at_once)
-    about = {"batch": _BATCH, "rows": rows}
-    return in_turn("host", about, "µs a step", samples, turns=turns, warm_up=0, meter=meter)
+    parts = {
+        f"our GetNext, {at_once} steps at once": functools.partial(_get_next, rows, at_once)
+        for at_once in (1, choose_at_once(steps, _BATCH, "CPU"))
+    }
+    return [
+        in_turn(
+            "host",
+            {"batch": _BATCH, "rows": rows, "of": of},
+            "µs a step",
+            everyone,
+            turns=turns,
+            warm_up=0,
+            meter=meter,
+        )
+        for of, everyone in (("fit", samples), ("input", parts))
+    ]

@@ -45,8 +45,14 @@ def _color(name: str) -> str:
     return _OURS if name.startswith("our ") else _THEIRS
 
 
+def _names(cells: list[Cell]) -> list[str]:
+    """Returns the contenders: rivals, ours, limits."""
+    names = dict.fromkeys(name for cell in cells for name in cell.samples)
+    return sorted(names, key=lambda name: (name in LIMITS, name.startswith("our ")))
+
+
 def _bars(cells: list[Cell], group: str, path: Path) -> Path:
-    names = list(dict.fromkeys(name for cell in cells for name in cell.samples))
+    names = _names(cells)
     figure, every = plt.subplots(
         1,
         len(cells),
@@ -87,14 +93,14 @@ def _bars(cells: list[Cell], group: str, path: Path) -> Path:
 
 
 def _growth(cells: list[Cell], group: str, path: Path) -> Path:
-    names = list(dict.fromkeys(name for cell in cells for name in cell.samples))
-    names = [name for name in names if scaling.fit(cells, name) is not None]
-    figure, (by_area, by_batch) = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained")
+    names = [name for name in _names(cells) if scaling.fit(cells, name) is not None]
+    figure, (by_area, by_batch) = plt.subplots(1, 2, figsize=(13.5, 5.4), layout="constrained")
     for number, name in enumerate(names):
         cost = scaling.fit(cells, name)
         assert cost is not None
         style = {"color": f"C{number % 10}", "linewidth": 2.2 if name.startswith("our ") else 1}
-        style |= {"linestyle": "-" if number < 10 else "--"}
+        if name in LIMITS:
+            style = {"color": "black", "linestyle": "--", "linewidth": 1}
         at_32 = [c for c in cells if c.about["batch"] == 32 and c.about["channels"] == 1]
         _points(by_area, [(c.about["side"] ** 2, c) for c in at_32], name, style)
         areas = np.geomspace(28**2, 224**2, 50)
@@ -110,7 +116,7 @@ def _growth(cells: list[Cell], group: str, path: Path) -> Path:
         axes.set_yscale("log")
         axes.set_ylabel("µs an image")
         axes.grid(alpha=0.3, which="both")
-    by_area.legend(fontsize="small")
+    figure.legend(*by_area.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.suptitle(f"How the cost of the {group} grows: measured (dots) and fitted (lines)")
     return _save(figure, path)
 
@@ -122,7 +128,7 @@ def _points(axes: Axes, at: list[tuple[int, Cell]], name: str, style: dict[str, 
 
 
 def _stalls(cells: list[Cell], path: Path) -> Path:
-    figure, axes = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 4.4), layout="constrained")
     milliseconds = [cell.about["ms"] for cell in cells]
     for number, name in enumerate(cells[0].samples):
         spread = np.array([quartiles(cell.samples[name]) for cell in cells]) * 100
@@ -135,7 +141,7 @@ def _stalls(cells: list[Cell], path: Path) -> Path:
     axes.set_xlabel("the accelerator's time for a step of 32 images, ms")
     axes.set_ylabel("idle, % of the time")
     axes.set_ylim(0, 100)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     axes.grid(alpha=0.3)
     return _save(figure, path)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from asl_fast.errors import InputError
 from benchmarks import race, results, scaling
-from benchmarks.cell import LIMITS, UNITS, Cell, quartiles
+from benchmarks.cell import BEFOREHAND, LIMITS, UNITS, Cell, quartiles
 
 __all__ = ["best_rival", "markdown", "readme", "table", "with_tables"]
 
@@ -52,6 +52,8 @@ def markdown(found: dict[str, Any]) -> str:
         lines += [f"## {cell.key}", "", *table(cell), ""]
         lines += [f"- not measured: {name}: {why}" for name, why in cell.skipped.items()]
         lines += [""] if cell.skipped else []
+        if cell.group == "training":
+            lines += [*_epochs(cell), ""]
     for group in ("augmentation", "pipeline"):
         lines += _growth(results.cells(found, group), group)
     if found["races"]:
@@ -71,6 +73,24 @@ def table(cell: Cell) -> list[str]:
         if ours is not None and not name.startswith("our "):
             lead = _spread(_leads(cell, ours[1], values))
         lines.append(f"| {name} | {median} ({low}–{high}) | {lead} |")
+    return lines
+
+
+def _epochs(cell: Cell) -> list[str]:
+    """Returns what images/s in training mean for the course's epochs, in lines."""
+    rows = cell.about["rows"]
+    lines = [
+        f"Means with 95 % intervals; an epoch of {rows:,} images at that pace; the share of the "
+        f"time beyond what `{BEFOREHAND}` takes in the same turn.",
+        "",
+        "| | s an epoch | not the network |",
+        "| --- | --- | --- |",
+    ]
+    for name, values in cell.samples.items():
+        seconds = _mean([rows / value for value in values], ".1f")
+        limits = cell.samples[BEFOREHAND]
+        stalls = [1 - value / limit for value, limit in zip(values, limits, strict=True)]
+        lines.append(f"| {name} | {seconds} | {_mean(stalls, '.1%')} |")
     return lines
 
 
@@ -163,6 +183,8 @@ def readme(found: dict[str, Any]) -> str:
             lines += [f"**{title.format(**cells[0].about)}** (n = {n})", ""]
             lines += _wide(cells, column)
             lines += [""]
+            if group == "training":
+                lines += [*_epochs(cells[0]), ""]
             lead = [_lead(cell) for cell in cells]
             if any(lead):
                 words = "; ".join(
@@ -174,7 +196,7 @@ def readme(found: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-# Group, what the columns are, title.
+# Group, what the columns are, title. The other groups are in the whole results.
 _README = (
     ("augmentation", "batch", "Augmentation alone, 28×28×1, images/s by batch size"),
     (
@@ -189,15 +211,6 @@ _README = (
         "A simulated accelerator: how long it waits for batches of {batch}, by the milliseconds "
         "that it takes for one",
     ),
-    ("host", "unit", "The host: a training step that does next to nothing, batches of {batch}"),
-    ("files", "side", "JPEG files of 64×64, images/s by the side that they are resized to"),
-    ("table", "unit", "Reading a train table of {rows:,} rows"),
-    (
-        "memory",
-        "unit",
-        "Memory that one pass takes at most, beyond stored images and imported packages",
-    ),
-    ("start-up", "of", "Seconds to start, in a new process"),
 )
 
 

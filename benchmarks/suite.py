@@ -166,7 +166,7 @@ def _host(size: Size, data: Path | None) -> Iterator[Plan]:
     yield Plan(
         "host",
         "the host's time",
-        lambda meter: [host_time.measure(turns=size.turns, meter=meter)],
+        lambda meter: host_time.measure(turns=size.turns, meter=meter),
     )
 
 
@@ -205,7 +205,7 @@ def _training(size: Size, data: Path | None) -> Iterator[Plan]:
         lambda meter: [
             training.measure(
                 datasets.load(data).train,
-                turns=size.process_turns,
+                turns=size.turns,
                 steps=size.training_steps,
                 meter=meter,
             )

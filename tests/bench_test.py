@@ -24,7 +24,7 @@ def _everyone():
             yield pytest.param(name, contender, shuffles, id=f"{name}, {shuffles=}")
 
 
-@pytest.mark.parametrize(("name", "contender", "shuffles"), _everyone())
+@pytest.mark.parametrize(("name", "contender", "shuffles"), list(_everyone()))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # rivals' own
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_everyone_does_the_work(name, contender, shuffles):
