@@ -1,7 +1,7 @@
 """Whether a contender does the work that it is timed for: a broken one can't win.
 
-Compared with Keras's own generator: an image zoomed by a fixed factor; and over many draws of all
-options the mean image and its spread. Pipelines must shuffle, too.
+Compared with Keras's own generator: an image zoomed by a fixed factor; and over many draws, of
+all options and of rotation alone, the mean image and its spread. Pipelines must shuffle, too.
 """
 
 import functools
@@ -18,6 +18,7 @@ _SIDE, _BATCH, _DRAWS = 28, 64, 1024
 # option differs by 0.03 and more.
 _PICTURE, _MEAN, _SPREAD = 0.012, 0.012, 0.02
 _FIXED = Work(rotation=0, zoom=(1.3, 1.3), shift=0, flip=False)
+_ROTATION = Work(zoom=(1, 1), shift=0, flip=False)  # it would drown in the others
 
 
 def check(name: str, contender: Contender, *, shuffles: bool, augments: bool = True) -> None:
@@ -39,13 +40,14 @@ def check(name: str, contender: Contender, *, shuffles: bool, augments: bool = T
         zoomed = {"zx": 1.3, "zy": 1.3} if augments else {}
         wanted = KerasGenerator().apply_transform(image / np.float32(255), zoomed)
         _near(name, "a fixed zoom", batch, wanted, _PICTURE)
-    with contender(images, _BATCH, Work()) as feed:
-        drawn = np.concatenate([feed.batch() for _ in range(_DRAWS // _BATCH)])
+    for work, words in ((Work(), ""), (_ROTATION, " of rotation alone")):
+        with contender(images, _BATCH, work) as feed:
+            drawn = np.concatenate([feed.batch() for _ in range(_DRAWS // _BATCH)])
         assert drawn.min() >= -1e-6, f"{name}: pixels down to {drawn.min()}"
         assert drawn.max() <= 1 + 1e-6, f"{name}: pixels up to {drawn.max()}"
-        mean, spread = _expected() if augments else (wanted, 0.0)
-        _near(name, "the mean of many draws", drawn.mean(0), mean, _MEAN)
-        _near(name, "the spread of many draws", drawn.std(0), spread, _SPREAD)
+        mean, spread = _expected(work) if augments else (wanted, 0.0)
+        _near(name, f"the mean of many draws{words}", drawn.mean(0), mean, _MEAN)
+        _near(name, f"the spread of many draws{words}", drawn.std(0), spread, _SPREAD)
     if shuffles:
         numbered = np.zeros((256, _SIDE, _SIDE, 1), np.uint8)
         numbered += np.arange(256, dtype=np.uint8)[:, None, None, None]
@@ -70,9 +72,9 @@ def _image() -> np.ndarray:
 
 
 @functools.cache
-def _expected() -> tuple[np.ndarray, np.ndarray]:
+def _expected(work: Work) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean and the spread of many draws of Keras's generator."""
-    generator = KerasGenerator(**Work().options())
+    generator = KerasGenerator(**work.options())
     image = _image() / np.float32(255)
     drawn = np.stack([generator.random_transform(image, seed=seed) for seed in range(4 * _DRAWS)])
     return drawn.mean(0), drawn.std(0)
