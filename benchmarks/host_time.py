@@ -75,33 +75,26 @@ def _get_next(rows: int, at_once: int) -> float:
     return 1e6 * (time.perf_counter() - begin) / calls / at_once
 
 
-def measure(*, turns: int, meter: Meter) -> list[Cell]:
-    """Measures the microseconds a step, of plain Keras and of ours, and those of its `GetNext`."""
+def measure(of: str, *, turns: int, meter: Meter) -> Cell:
+    """Measures the microseconds a step of `"fit"`, plain Keras's and ours; or of our `"input"`."""
     images, labels = data()
     images = (255 * images).astype(np.uint8)
     rows = len(images)
     steps = steps_per_epoch(rows, _BATCH)
-    samples: dict[str, Callable[[], float]] = {"Keras's fit": lambda: _keras(images, labels)}
-    for device in (None, "CPU", "GPU"):
-        at_once = choose_at_once(steps, _BATCH, device) if device else 1
-        words = f"{at_once} steps at once" + (f", as on {device}s" if device else "")
-        for name, resident in (("resident", True), ("streamed", False)):
-            samples[f"our fit, {name}, {words}"] = functools.partial(
-                _ours, images, labels, resident=resident, steps_per_execution=at_once
+    samples: dict[str, Callable[[], float]] = {}
+    if of == "fit":
+        samples["Keras's fit"] = lambda: _keras(images, labels)
+        for device in (None, "CPU", "GPU"):
+            at_once = choose_at_once(steps, _BATCH, device) if device else 1
+            words = f"{at_once} steps at once" + (f", as on {device}s" if device else "")
+            for name, resident in (("resident", True), ("streamed", False)):
+                samples[f"our fit, {name}, {words}"] = functools.partial(
+                    _ours, images, labels, resident=resident, steps_per_execution=at_once
+                )
+    else:
+        for at_once in (1, choose_at_once(steps, _BATCH, "CPU")):
+            samples[f"our GetNext, {at_once} steps at once"] = functools.partial(
+                _get_next, rows, at_once
             )
-    parts = {
-        f"our GetNext, {at_once} steps at once": functools.partial(_get_next, rows, at_once)
-        for at_once in (1, choose_at_once(steps, _BATCH, "CPU"))
-    }
-    return [
-        in_turn(
-            "host",
-            {"batch": _BATCH, "rows": rows, "of": of},
-            "µs a step",
-            everyone,
-            turns=turns,
-            warm_up=0,
-            meter=meter,
-        )
-        for of, everyone in (("fit", samples), ("input", parts))
-    ]
+    about = {"batch": _BATCH, "rows": rows, "of": of}
+    return in_turn("host", about, "µs a step", samples, turns=turns, warm_up=0, meter=meter)

@@ -163,11 +163,12 @@ def _table(size: Size, data: Path | None) -> Iterator[Plan]:
 
 
 def _host(size: Size, data: Path | None) -> Iterator[Plan]:
-    yield Plan(
-        "host",
-        "the host's time",
-        lambda meter: host_time.measure(turns=size.turns, meter=meter),
-    )
+    for of in ("fit", "input"):
+        yield Plan(
+            "host",
+            f"the host's time, {of}",
+            lambda meter, of=of: [host_time.measure(of, turns=size.turns, meter=meter)],
+        )
 
 
 def _accelerator(size: Size, data: Path | None) -> Iterator[Plan]:

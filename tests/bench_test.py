@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +234,10 @@ def test_the_readme_states_what_was_measured():
     assert report.with_tables(text) == text
     changed = re.sub(r"(\| our flow \| )\d", r"\g<1>9", text, count=1)
     assert report.with_tables(changed) == text
+
+
+def test_pytest_finds_the_cells():
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stdout[-2000:]
+    assert "test_cell[pipeline, batch 32, " in found.stdout
