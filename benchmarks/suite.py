@@ -221,17 +221,14 @@ def _race(size: Size, data: Path | None) -> Iterator[Plan]:
             "The race to the course's accuracy needs the real data: --data FOLDER, or leave it "
             "out with --only."
         )
-    yield Plan(
-        "race",
-        "the race",
-        lambda meter: race.measure(
-            folder.resolve(),
-            list(RECIPES),
-            epochs=size.epochs,
-            seeds=size.seeds,
-            meter=meter,
-        ),
-    )
+    for seed in range(size.seeds):
+        yield Plan(
+            "race",
+            f"the race, seed {seed + 1} of {size.seeds}",
+            lambda meter, seed=seed: race.measure(
+                folder.resolve(), list(RECIPES), epochs=size.epochs, seed=seed, meter=meter
+            ),
+        )
 
 
 _PLANS: dict[str, Callable[[Size, Path | None], Iterator[Plan]]] = {
