@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from asl_fast.errors import InputError
-from asl_fast.recipe import RECIPES
+from asl_fast.recipe import OPTIMIZERS, RECIPES, SCHEDULES
 
 if TYPE_CHECKING:
     from asl_fast.dataset import Dataset
@@ -38,6 +38,7 @@ app.add_typer(data_app, name="data")
 _console = Console()
 _notes = Console(stderr=True)
 
+_INSTEAD = "In place of the recipe's."
 RecipeName = enum.StrEnum("RecipeName", list(RECIPES))  # type: ignore[misc]  # by design
 
 DataOption = Annotated[
@@ -64,8 +65,17 @@ def train(
     train: TrainFileOption = None,
     valid: ValidFileOption = None,
     recipe: Annotated[RecipeName, typer.Option(help="How to train.")] = RecipeName("course"),
-    epochs: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help=_INSTEAD)] = None,
+    batch_size: Annotated[int | None, typer.Option(help=_INSTEAD)] = None,
+    optimizer: Annotated[str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
+    schedule: Annotated[str | None, typer.Option(help=f"{', '.join(SCHEDULES)}.")] = None,
+    warm_up: Annotated[
+        float | None, typer.Option(help="The share of all steps in which the rate rises.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Times the learning rate.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help=_INSTEAD)] = None,
+    batch_norm_momentum: Annotated[float | None, typer.Option(help=_INSTEAD)] = None,
     augment: Annotated[bool, typer.Option(help="Without: see what augmentation is worth.")] = True,
     seed: SeedOption = 0,
     precision: Annotated[
@@ -98,6 +108,17 @@ def train(
     verbose: VerboseOption = False,
 ) -> None:
     """Train the CNN; leave model, metrics and pictures in a folder."""
+    changes = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "warm_up": warm_up,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "batch_norm_momentum": batch_norm_momentum,
+    }
     dataset = _load(data, train, valid)
     _load_tensorflow(verbose)
     from asl_fast import run
@@ -108,8 +129,7 @@ def train(
         dataset,
         out,
         recipe=recipe.value,
-        epochs=epochs,
-        batch_size=batch_size,
+        changes={name: value for name, value in changes.items() if value is not None},
         augment=augment,
         seed=seed,
         precision=precision,

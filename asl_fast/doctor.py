@@ -17,6 +17,7 @@ from asl_fast import device, memory, precision, readiness, storage
 from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.network import build_cnn
+from asl_fast.optimizer import build_optimizer
 from asl_fast.recipe import Recipe
 from asl_fast.standardize import Standardize
 from asl_fast.trainer import traced
@@ -96,9 +97,8 @@ def diagnose(
 
 
 def _compiled(model: keras.Model, recipe: Recipe) -> keras.Model:
-    optimizer = {"class_name": recipe.optimizer, "config": {"learning_rate": recipe.learning_rate}}
     model.compile(
-        optimizer=keras.optimizers.get(optimizer),
+        optimizer=build_optimizer(recipe, steps=1000),  # any number would do
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )

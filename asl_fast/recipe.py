@@ -1,10 +1,15 @@
 """Recipes: everything that decides how the network is trained, to be taken in at a glance."""
 
 import dataclasses
+from typing import Any
 
+from asl_fast.errors import InputError
 from asl_fast.options import AugmentOptions
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe"]
+
+OPTIMIZERS = ("rmsprop", "adamw", "sgd", "muon", "lion")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,33 +17,63 @@ class Recipe:
     """How to train.
 
     Args:
-        optimizer: Name of a Keras optimiser, as `keras.optimizers.get` takes it.
-        learning_rate: Float, above 0.
-        batch_size: Int, images a step.
-        epochs: Int, passes over the train set.
         augment: What is done to the images on the way.
+        optimizer: One of `OPTIMIZERS`: Keras's, with Keras's settings but for what is said here;
+            SGD with a Nesterov momentum of 0.9.
+        learning_rate: Float, above 0: the highest.
+        batch_size: Int, at least 1: images a step.
+        epochs: Int, at least 1: passes over the train set.
+        schedule: One of `SCHEDULES`: how the learning rate falls to 0, if it does, from the end of
+            the warm-up to the last step.
+        warm_up: Float in [0, 1): the share of all steps in which the rate rises linearly from 0.
+        weight_decay: Float, at least 0: decoupled from the gradient, times the learning rate.
+        label_smoothing: Float in [0, 1).
+        batch_norm_momentum: Float in [0, 1): of the averages that batch normalisation keeps.
+
+    Raises:
+        InputError: A value out of its range; says which.
     """
 
-    optimizer: str
-    learning_rate: float
-    batch_size: int
-    epochs: int
     augment: AugmentOptions
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    epochs: int = 20
+    schedule: str = "constant"
+    warm_up: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    batch_norm_momentum: float = 0.99
 
+    def __post_init__(self) -> None:
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise _out_of_range(name, f"one of {', '.join(allowed)}", getattr(self, name))
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise _out_of_range(name, "at least 1", getattr(self, name))
+        for name in ("warm_up", "label_smoothing", "batch_norm_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise _out_of_range(name, "at least 0 and below 1", getattr(self, name))
+        if not 0 < self.learning_rate < float("inf"):
+            raise _out_of_range("learning_rate", "above 0", self.learning_rate)
+        if not 0 <= self.weight_decay < float("inf"):
+            raise _out_of_range("weight_decay", "at least 0", self.weight_decay)
+
+
+def _out_of_range(name: str, what: str, value: Any) -> InputError:
+    return InputError(f"The {name.replace('_', ' ')} must be {what}. Received: {value}.")
+
+
+_COURSE = AugmentOptions(
+    rotation_range=10,
+    zoom_range=0.1,
+    width_shift_range=0.1,
+    height_shift_range=0.1,
+    horizontal_flip=True,
+)
 
 RECIPES = {
     # The course's notebook on data augmentation.
-    "course": Recipe(
-        optimizer="rmsprop",
-        learning_rate=1e-3,
-        batch_size=32,
-        epochs=20,
-        augment=AugmentOptions(
-            rotation_range=10,
-            zoom_range=0.1,
-            width_shift_range=0.1,
-            height_shift_range=0.1,
-            horizontal_flip=True,
-        ),
-    ),
+    "course": Recipe(_COURSE, optimizer="rmsprop", learning_rate=1e-3, batch_size=32, epochs=20),
 }

@@ -20,6 +20,8 @@ from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.network import build_cnn
+from asl_fast.optimizer import build_optimizer
+from asl_fast.pipeline import steps_per_epoch
 from asl_fast.recipe import RECIPES
 from asl_fast.standardize import Standardize
 from asl_fast.storage import make_folder, replacing
@@ -37,8 +39,7 @@ def train(
     out: Path,
     *,
     recipe: str = "course",
-    epochs: int | None = None,
-    batch_size: int | None = None,
+    changes: Mapping[str, Any] | None = None,
     augment: bool = True,
     seed: int = 0,
     precision: str = "auto",
@@ -55,8 +56,7 @@ def train(
         dataset: What to train on and to validate with.
         out: Folder for the results; made if need be. One that holds a finished run is refused.
         recipe: Name in `RECIPES`.
-        epochs: Int, in place of the recipe's.
-        batch_size: Int, in place of the recipe's.
+        changes: Values in place of the recipe's, by the names of its fields.
         augment: Bool. False trains on the images as they are, to see what augmentation is worth.
         seed: Int in [0, 2**32): of the initial weights, dropout, order and augmentation.
         precision: "auto", "float32", "mixed_float16" or "mixed_bfloat16".
@@ -72,17 +72,12 @@ def train(
         What `metrics.json` holds.
 
     Raises:
-        InputError: A number out of range, fewer rows than a batch, a folder that can't be used,
+        InputError: A value out of its range, fewer rows than a batch, a folder that can't be used,
             data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
-    chosen = RECIPES[recipe]
-    chosen = dataclasses.replace(
-        chosen,
-        epochs=chosen.epochs if epochs is None else epochs,
-        batch_size=chosen.batch_size if batch_size is None else batch_size,
-    )
-    _check(chosen.epochs, chosen.batch_size, seed, steps_per_execution, dataset)
+    chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
+    _check(chosen.batch_size, seed, steps_per_execution, dataset)
     if (out / "metrics.json").exists():
         raise InputError(f"The folder {out} holds a finished run already. Choose another one.")
     make_folder(out)
@@ -91,16 +86,15 @@ def train(
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     policy = precisions.choose(precision).value
-    model = build_cnn(dtype=policy)
-    optimizer = keras.optimizers.get(
-        {"class_name": chosen.optimizer, "config": {"learning_rate": chosen.learning_rate}}
-    )
+    model = build_cnn(dtype=policy, batch_norm_momentum=chosen.batch_norm_momentum)
+    steps = steps_per_epoch(len(dataset.train.labels), chosen.batch_size)
+    optimizer = build_optimizer(chosen, chosen.epochs * steps)
     if policy == "mixed_float16":
         # Small gradients would become zero in float16.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=optimizer,
-        loss="categorical_crossentropy",
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=chosen.label_smoothing),
         metrics=["accuracy"],
         jit_compile=device.choose_jit(jit, model).value,
     )
@@ -174,20 +168,12 @@ def _one_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def _check(
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    steps_per_execution: int | None,
-    dataset: datasets.Dataset,
+    batch_size: int, seed: int, steps_per_execution: int | None, dataset: datasets.Dataset
 ) -> None:
-    at_least_one = {
-        "epochs": epochs,
-        "batch size": batch_size,
-        "steps per execution": steps_per_execution,
-    }
-    for name, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise InputError(f"The {name} must be at least 1. Received: {value}.")
+    if steps_per_execution is not None and steps_per_execution < 1:
+        raise InputError(
+            f"The steps per execution must be at least 1. Received: {steps_per_execution}."
+        )
     if not 0 <= seed < 2**32:
         raise InputError(f"The seed must be in [0, 2**32). Received: {seed}.")
     rows = len(dataset.train.labels)

@@ -2,14 +2,26 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-__all__ = ["BEFOREHAND", "LIMITS", "UNITS", "Cell", "Meter", "in_turn", "quartiles", "timed"]
+__all__ = [
+    "BEFOREHAND",
+    "LIMITS",
+    "UNITS",
+    "Cell",
+    "Meter",
+    "in_turn",
+    "interval",
+    "quartiles",
+    "timed",
+]
 
 # Of samples: whether more is better.
 UNITS = {"images/s": True, "s": False, "MiB": False, "µs a step": False, "share idle": False}
@@ -120,3 +132,10 @@ def timed(run: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and the half-width of its 95 % interval (Student's t; NaN for one value)."""
+    n = len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else math.nan
+    return float(np.mean(values)), half

@@ -67,14 +67,15 @@ def trainings(data: datasets.Dataset, epochs: int | None) -> Iterator[dict[str, 
     """Trains by every recipe, resident and streamed, in the device's precision and in float32."""
     for recipe in RECIPES:
         for resident, precision in (("auto", "auto"), ("off", "auto"), ("auto", "float32")):
+            # The first has the accuracy to tell, the others only their speed.
+            shown = epochs or (None if (resident, precision) == ("auto", "auto") else 3)
             words = f"{recipe}, resident {resident}, precision {precision}"
             with tempfile.TemporaryDirectory() as folder, _notes.status(f"Training: {words}"):
                 metrics = run.train(
                     data,
                     Path(folder),
                     recipe=recipe,
-                    # The first has the accuracy to tell, the others only their speed.
-                    epochs=epochs or (None if (resident, precision) == ("auto", "auto") else 3),
+                    changes={"epochs": shown} if shown else {},
                     resident=resident,
                     precision=precision,
                     verbose=0,

@@ -5,24 +5,18 @@ Both run as a user runs them, each in a process of its own, over several seeds.
 
 import csv
 import json
-import math
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.cell import Meter
 
-__all__ = ["TARGET", "interval", "measure", "reached"]
+__all__ = ["TARGET", "measure", "reached"]
 
 TARGET = 0.9962  # the best validation accuracy that the course publishes
 _ROOT = Path(__file__).parent.parent
-
-# Student's t for a two-sided 95 % interval, by degrees of freedom.
-_STUDENT = (math.nan, 12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def measure(
@@ -83,12 +77,3 @@ def reached(run: dict[str, Any]) -> tuple[int, float] | None:
         if accuracy >= TARGET:
             return epoch, run["train_seconds"] * epoch / len(run["val_accuracy"])
     return None
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Returns the mean and the half-width of its 95 % interval (Student's t; NaN for one value)."""
-    n = len(values)
-    t = _STUDENT[min(n - 1, len(_STUDENT) - 1)]
-    return float(np.mean(values)), (
-        t * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    )

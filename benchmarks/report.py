@@ -18,7 +18,7 @@ import numpy as np
 
 from asl_fast.errors import InputError
 from benchmarks import race, results, scaling
-from benchmarks.cell import BEFOREHAND, LIMITS, UNITS, Cell, quartiles
+from benchmarks.cell import BEFOREHAND, LIMITS, UNITS, Cell, interval, quartiles
 
 __all__ = ["best_rival", "markdown", "readme", "table", "with_tables"]
 
@@ -160,7 +160,7 @@ def _race(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _mean(values: list[float], form: str) -> str:
-    mean, half = race.interval(values)
+    mean, half = interval(values)
     return f"{mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form}}")
 
 

@@ -14,7 +14,7 @@ FLOORS = [
         *("hands", "device", "resize", "readiness"),
     },
     {"recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay", "decode"},
-    {"affine", "dataset", "figures", "network", "pipeline", "lint", "precision"},
+    {"affine", "dataset", "figures", "network", "pipeline", "lint", "precision", "optimizer"},
     {"augment", "evaluation", "kaggle", "loop", "targets"},
     {"standardize", "iterators", "memory"},
     {"files"},

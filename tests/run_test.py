@@ -14,7 +14,7 @@ from asl_fast import DivergenceError, InputError, dataset, device, run
 def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
     data = dataset.load(folder)
     out = tmp_path / "runs" / "first"
-    metrics = run.train(data, out, epochs=2, batch_size=50, seed=3, verbose=0)
+    metrics = run.train(data, out, changes={"epochs": 2, "batch_size": 50}, seed=3, verbose=0)
     assert {path.name for path in out.iterdir()} == {
         "model.keras",
         "metrics.json",
@@ -64,13 +64,17 @@ print(accuracy)
     assert float(printed) == pytest.approx(metrics["val_accuracy"], abs=1e-6)
 
     with pytest.raises(InputError, match="holds a finished run already"):
-        run.train(data, out, epochs=1, verbose=0)
+        run.train(data, out, changes={"epochs": 1}, verbose=0)
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains(folder, tmp_path, precision):
     metrics = run.train(
-        dataset.load(folder), tmp_path / "run", epochs=1, precision=precision, verbose=0
+        dataset.load(folder),
+        tmp_path / "run",
+        changes={"epochs": 1},
+        precision=precision,
+        verbose=0,
     )
     assert metrics["precision"] == precision
     saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
@@ -87,7 +91,7 @@ def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
 
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run.train(dataset.load(folder), out, epochs=2, callbacks=[Stop()], verbose=0)
+        run.train(dataset.load(folder), out, changes={"epochs": 2}, callbacks=[Stop()], verbose=0)
     assert sorted(path.name for path in out.iterdir()) == ["logs", "model.keras"]
 
 
@@ -98,7 +102,13 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
                 self.model.layers[-1].kernel.assign(self.model.layers[-1].kernel * np.nan)
 
     with pytest.raises(DivergenceError, match="after step 1 of 4 in epoch 2.*it was 0.001"):
-        run.train(dataset.load(folder), tmp_path / "run", epochs=3, callbacks=[Spoil()], verbose=0)
+        run.train(
+            dataset.load(folder),
+            tmp_path / "run",
+            changes={"epochs": 3},
+            callbacks=[Spoil()],
+            verbose=0,
+        )
     saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert all(np.isfinite(weights).all() for weights in saved.get_weights())
     assert not (tmp_path / "run" / "metrics.json").exists()
@@ -107,9 +117,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 121}, "has 120 rows, fewer than a batch of 121"),
-        ({"batch_size": 0}, "batch size must be at least 1. Received: 0"),
-        ({"epochs": 0}, "epochs must be at least 1. Received: 0"),
+        ({"changes": {"batch_size": 121}}, "has 120 rows, fewer than a batch of 121"),
+        ({"changes": {"batch_size": 0}}, "batch size must be at least 1. Received: 0"),
+        ({"changes": {"epochs": 0}}, "epochs must be at least 1. Received: 0"),
         ({"seed": -1}, "seed must be in"),
     ],
 )

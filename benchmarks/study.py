@@ -1,0 +1,359 @@
+"""Which recipe is worth it: trials over seeds, a line of JSON each, and what they come to.
+
+    scripts/study [--data FOLDER] [--out FILE] [--seeds N] [--trial NAME]… [--official] [--list]
+
+Every trial is trained on the train set without the photographs held out, and judged by those; only
+with `--official` on the whole of it, judged by the official valid file, for the report. What the
+file holds already is not run again.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import datetime
+import functools
+import json
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import asl_fast
+from asl_fast import dataset as datasets
+from asl_fast.errors import InputError
+from asl_fast.network import build_cnn
+from asl_fast.optimizer import build_optimizer
+from asl_fast.pipeline import steps_per_epoch
+from asl_fast.recipe import RECIPES, Recipe
+from benchmarks import trials
+from benchmarks.cell import interval
+from benchmarks.photographs import held_out
+
+__all__ = ["GRID", "Trial", "run", "summary", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One thing to try.
+
+    Attributes:
+        recipe: How to train.
+        extra: Of `trials.EXTRAS`: what is done besides.
+        augment: Whether images are augmented.
+    """
+
+    recipe: Recipe
+    extra: str = ""
+    augment: bool = True
+
+
+PLAIN = ", not augmented"
+
+_COURSE = RECIPES["course"]
+_BASE = Recipe(
+    _COURSE.augment,
+    optimizer="adamw",
+    learning_rate=3e-3,
+    batch_size=64,
+    epochs=2,
+    schedule="cosine",
+    warm_up=0.2,
+    weight_decay=0.004,
+    label_smoothing=0.1,
+    batch_norm_momentum=0.9,
+)
+
+
+def _base(extra: str = "", **changes: Any) -> Trial:
+    return Trial(dataclasses.replace(_BASE, **changes), extra)
+
+
+GRID = {
+    "base": _base(),
+    "1 epoch": _base(epochs=1),
+    "batch 32": _base(batch_size=32, learning_rate=2e-3),
+    "batch 128": _base(batch_size=128, learning_rate=4e-3),
+    "rate 1e-3": _base(learning_rate=1e-3),
+    "rate 6e-3": _base(learning_rate=6e-3),
+    "constant rate": _base(learning_rate=1e-3, schedule="constant"),
+    "warm-up 0.1": _base(warm_up=0.1),
+    "warm-up 0.4": _base(warm_up=0.4),
+    "no label smoothing": _base(label_smoothing=0.0),
+    "label smoothing 0.2": _base(label_smoothing=0.2),
+    "no weight decay": _base(weight_decay=0.0),
+    "weight decay 0.05": _base(weight_decay=0.05),
+    "batch-norm momentum 0.99": _base(batch_norm_momentum=0.99),
+    "batch-norm momentum 0.8": _base(batch_norm_momentum=0.8),
+    "rmsprop": _base(optimizer="rmsprop", learning_rate=1e-3),
+    "nesterov 0.05": _base(optimizer="sgd", learning_rate=0.05, weight_decay=0.0),
+    "nesterov 0.2": _base(optimizer="sgd", learning_rate=0.2, weight_decay=0.0),
+    "muon 3e-3": _base(optimizer="muon"),
+    "muon 1e-2": _base(optimizer="muon", learning_rate=1e-2),
+    "lion 3e-4": _base(optimizer="lion", learning_rate=3e-4),
+    "lion 1e-3": _base(optimizer="lion", learning_rate=1e-3),
+    **{name: _base(name) for name in trials.EXTRAS if name},
+    **{name: Trial(recipe) for name, recipe in RECIPES.items()},
+    **{f"{name}{PLAIN}": Trial(recipe, augment=False) for name, recipe in RECIPES.items()},
+}
+
+
+def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False) -> dict[str, Any]:
+    """Trains a network and judges it.
+
+    Args:
+        trial: What to try.
+        data: What to train on, and to judge by.
+        seed: Int.
+        history: Whether to validate after each epoch.
+
+    Returns:
+        `accuracy`; `mirrored`, that of probabilities averaged over an image and its mirror image;
+        `train_accuracy` on the train set as it is stored; `seconds` of the training, with its
+        compilation; `steps`; and `val_accuracy` by epoch, if asked for.
+    """
+    keras.utils.set_random_seed(seed)
+    recipe, extra = trial.recipe, trials.EXTRAS[trial.extra]
+    one_hot = np.eye(24, dtype=np.float32)
+    images = np.asarray(data.train.images)
+    whole = trials.Phase(recipe, images, one_hot[data.train.labels])
+    steps = sum(
+        phase.recipe.epochs * steps_per_epoch(len(phase.images), phase.recipe.batch_size)
+        for phase in extra.phases(None, whole)
+    )
+    model = build_cnn(batch_norm_momentum=recipe.batch_norm_momentum)
+    compiled: dict[str, Any] = {
+        "optimizer": build_optimizer(recipe, steps),
+        "loss": keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        "metrics": ["accuracy"],
+    }
+    model.compile(**compiled)
+    extra.prepare(model)
+    valid = (data.valid.images, one_hot[data.valid.labels]) if history else None
+    standardize = asl_fast.Standardize(rescale=1 / 255, dtype="float32")
+    found: list[float] = []
+    seconds = 0.0
+    done = 0
+    for phase in extra.phases(model, whole):
+        trained = model
+        if phase.images.shape[1:] != model.input_shape[1:]:
+            trained = keras.Sequential([keras.Input(phase.images.shape[1:]), *model.layers])
+            trained.compile(**compiled)
+        augment = asl_fast.RandomAugment(
+            **dataclasses.asdict(phase.recipe.augment), then=phase.then, seed=seed, dtype="float32"
+        )
+        begin = time.perf_counter()
+        told = asl_fast.fit(
+            trained,
+            phase.images,
+            phase.labels,
+            batch_size=phase.recipe.batch_size,
+            epochs=done + phase.recipe.epochs,
+            initial_epoch=done,
+            augment=augment if trial.augment else None,
+            standardize=standardize,
+            shuffle=phase.shuffle,
+            seed=seed,
+            validation_data=valid,
+            validation_batch_size=1024,
+            verbose=0,
+        )
+        seconds += time.perf_counter() - begin
+        done += phase.recipe.epochs
+        found += told.history.get("val_accuracy", [])
+    begin = time.perf_counter()
+    extra.finish(model, whole)
+    seconds += time.perf_counter() - begin
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        return model.predict(pixels.astype(np.float32) / 255, batch_size=1024, verbose=0)
+
+    judged = np.asarray(data.valid.images)
+    plain, flipped = probabilities(judged), probabilities(judged[:, :, ::-1])
+    asl_fast.release_memory()
+    return {
+        "accuracy": float((plain.argmax(1) == data.valid.labels).mean()),
+        "mirrored": float(((plain + flipped).argmax(1) == data.valid.labels).mean()),
+        "train_accuracy": float((probabilities(images).argmax(1) == data.train.labels).mean()),
+        "seconds": round(seconds, 2),
+        "steps": steps,
+        **({"val_accuracy": found} if history else {}),
+    }
+
+
+def key(line: dict[str, Any]) -> str:
+    """Returns what tells a run from others."""
+    names = ("data", "split", "trial", "recipe", "extra", "augment", "seed")
+    return json.dumps([line[name] for name in names], sort_keys=True)
+
+
+def planned(name: str, trial: Trial, data: str, split: str, seed: int) -> dict[str, Any]:
+    """Returns what a run's line begins with."""
+    return {
+        "data": data,
+        "split": split,
+        "trial": name,
+        "recipe": json.loads(json.dumps(dataclasses.asdict(trial.recipe))),
+        "extra": trial.extra,
+        "augment": trial.augment,
+        "seed": seed,
+    }
+
+
+@functools.cache
+def load(folder: Path | None, split: str) -> datasets.Dataset:
+    """Loads the data: the official split, or the train set's photographs held out."""
+    data = datasets.load(folder)
+    if split == "official":
+        return data
+    images, labels = np.asarray(data.train.images), np.asarray(data.train.labels)
+    out = held_out(images, labels)
+    return data._replace(
+        train=data.train._replace(images=images[~out], labels=labels[~out]),
+        valid=data.train._replace(images=images[out], labels=labels[out]),
+    )
+
+
+def run(line: dict[str, Any], trial: Trial, folder: Path | None) -> dict[str, Any]:
+    """Does a planned run, in this process, and returns its whole line."""
+    tf.get_logger().setLevel("ERROR")
+    data = load(folder, line["split"])
+    found = train(trial, data, line["seed"], history=line["split"] == "official")
+    return line | found | {"date": datetime.date.today().isoformat()}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Reads the lines of a study; none where there is no file."""
+    if not path.exists():
+        return []
+    lines = []
+    for number, text in enumerate(path.read_text().splitlines(), 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            raise InputError(f"{path}, line {number}, is not JSON. Delete that line.") from None
+    return lines
+
+
+def summary(lines: list[dict[str, Any]]) -> list[str]:
+    """Returns Markdown tables: what each trial came to, and its effect on the first one's seeds.
+
+    Args:
+        lines: Of a study.
+    """
+    written = []
+    for data, split in dict.fromkeys((line["data"], line["split"]) for line in lines):
+        mine = [line for line in lines if (line["data"], line["split"]) == (data, split)]
+        judge = "the official valid file" if split == "official" else "photographs held out"
+        written += [
+            f"## {data}, judged by {judge}",
+            "",
+            "| trial | seeds | accuracy | lowest | effect | mirrored too | on train | s |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        base: dict[int, float] = {}
+        for name in dict.fromkeys(line["trial"] for line in mine):
+            runs = [line for line in mine if line["trial"] == name]
+            accuracy = {line["seed"]: line["accuracy"] for line in runs}
+            base = base or accuracy
+            common = accuracy.keys() & base.keys()
+            effect = [accuracy[seed] - base[seed] for seed in common]
+            columns = [
+                name,
+                str(len(runs)),
+                _mean(list(accuracy.values())),
+                f"{min(accuracy.values()):.4f}",
+                _mean(effect, "+.4f") if base is not accuracy and effect else "",
+                _mean([line["mirrored"] for line in runs]),
+                _mean([line["train_accuracy"] for line in runs]),
+                f"{np.median([line['seconds'] for line in runs]):.0f}",
+            ]
+            written.append("| " + " | ".join(columns) + " |")
+        written.append("")
+    return written
+
+
+def _mean(values: list[float], form: str = ".4f") -> str:
+    mean, half = interval(values)
+    return f"{mean:{form}}" + ("" if np.isnan(half) else f" ± {half:.4f}")
+
+
+def _begin_process(threads: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def main() -> None:
+    """Runs what is asked for, and prints the summary."""
+    parser = argparse.ArgumentParser(description="Tries recipes over seeds.")
+    parser.add_argument("--data", type=Path, help="folder with the real data")
+    parser.add_argument("--out", type=Path, default=Path("study.jsonl"), help="a line a run")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trial", action="append", help="name; may be given again")
+    parser.add_argument("--official", action="store_true", help="judge by the official valid file")
+    parser.add_argument("--processes", type=int, default=1, help="side by side; then no timing")
+    parser.add_argument("--list", action="store_true", help="print the trials' names")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(GRID))
+        return
+    try:
+        _study(arguments)
+    except InputError as error:
+        print(f"study: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    names = arguments.trial or list(GRID)
+    if unknown := [name for name in names if name not in GRID]:
+        raise InputError(f"There is no trial {unknown[0]!r}. --list prints those that there are.")
+    folder = arguments.data and arguments.data.resolve()
+    data = datasets.load(folder).name
+    split = "official" if arguments.official else "photographs"
+    have = {key(line) for line in read(arguments.out)}
+    jobs = [
+        (line, GRID[name])
+        for seed in range(arguments.seeds)
+        for name in names
+        if key(line := planned(name, GRID[name], data, split, seed)) not in have
+    ]
+    console = Console(stderr=True)
+    threads = max(1, (os.cpu_count() or 1) // arguments.processes)
+    bar = (
+        *(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()),
+        TimeElapsedColumn(),
+    )
+    with (
+        Progress(*bar, console=console) as progress,
+        concurrent.futures.ProcessPoolExecutor(
+            arguments.processes,
+            multiprocessing.get_context("spawn"),
+            _begin_process,
+            (threads,),
+            max_tasks_per_child=8,  # Keras never frees the steps that it traced
+        ) as pool,
+    ):
+        task = progress.add_task("runs", total=len(jobs))
+        ended = [pool.submit(run, line, trial, folder) for line, trial in jobs]
+        for future in concurrent.futures.as_completed(ended):
+            line = future.result() | {"processes": arguments.processes}
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            progress.advance(task)
+            if not console.is_terminal:
+                print(f"{line['trial']}, seed {line['seed']}: {line['accuracy']:.4f}", flush=True)
+    print("\n".join(summary(read(arguments.out))))
+
+
+if __name__ == "__main__":
+    main()

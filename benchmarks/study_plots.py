@@ -1,0 +1,84 @@
+"""The study's pictures: accuracy against time, and what augmentation is worth."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from asl_fast.recipe import RECIPES
+from benchmarks.study import PLAIN
+
+__all__ = ["against_time", "worth"]
+
+_COLORS = dict(zip(RECIPES, ("C0", "C1", "C2"), strict=False))
+
+
+def against_time(lines: list[dict[str, Any]], path: Path) -> None:
+    """Plots each recipe's valid error over the seconds of training, a line a seed.
+
+    Args:
+        lines: Of a study, judged by the official valid file.
+        path: Of the picture.
+    """
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for name, color in _COLORS.items():
+        runs = [line for line in lines if line["trial"] == name and line["split"] == "official"]
+        for number, line in enumerate(runs):
+            errors = 1 - np.array(line["val_accuracy"])
+            seconds = line["seconds"] * np.arange(1, len(errors) + 1) / len(errors)
+            label = f"{name}, {len(runs)} seeds" if number == 0 else None
+            axes.plot(seconds, np.maximum(errors, 5e-5), color=color, alpha=0.5, label=label)
+            axes.plot(seconds[-1], max(errors[-1], 5e-5), "o", color=color, markersize=4)
+    axes.axhline(1 - 0.9962, color="black", linestyle="--", linewidth=1)
+    axes.text(axes.get_xlim()[1], 1 - 0.9962, "the course's best, 0.9962 ", ha="right", va="bottom")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("seconds of training, validation included")
+    axes.set_ylabel("valid error (none is drawn at 0.00005); dots: the end")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def worth(lines: list[dict[str, Any]], path: Path) -> None:
+    """Plots train and valid accuracy with and without augmentation, by recipe and data set.
+
+    Args:
+        lines: Of a study, judged by the official valid file.
+        path: Of the picture.
+    """
+    official = [line for line in lines if line["split"] == "official"]
+    sets = list(dict.fromkeys(line["data"] for line in official))
+    figure, every = plt.subplots(
+        1, len(sets), figsize=(1.5 + 4.5 * len(sets), 4.4), squeeze=False, layout="constrained"
+    )
+    for axes, data in zip(every[0], sets, strict=True):
+        names = [
+            name + ending
+            for name in RECIPES
+            for ending in (PLAIN, "")
+            if any((line["trial"], line["data"]) == (name + PLAIN, data) for line in official)
+        ]
+        for place, name in enumerate(names):
+            runs = [line for line in official if (line["trial"], line["data"]) == (name, data)]
+            for shift, which, color in ((-0.2, "train_accuracy", "C7"), (0.2, "accuracy", "C1")):
+                values = [line[which] for line in runs]
+                mean = float(np.mean(values))
+                axes.bar(place + shift, mean, 0.38, color=color)
+                axes.plot([place + shift] * len(values), values, "k.", markersize=4)
+                axes.text(place + shift, 1.002, f"{mean:.4f}", ha="center", fontsize=7)
+        labels = [name.replace(PLAIN, "\nnot augmented") for name in names]
+        labels = [label if "\n" in label else f"{label}\naugmented" for label in labels]
+        axes.set_xticks(range(len(names)), labels, fontsize=8)
+        axes.set_ylim(0.7, 1.02)
+        axes.set_title(data)
+        axes.set_ylabel("accuracy")
+        axes.grid(axis="y", alpha=0.3)
+    figure.suptitle("Accuracy on the train set (grey) and on the valid set (orange); dots: seeds")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,167 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asl_fast import RECIPES, dataset
+from benchmarks import study, trials
+from benchmarks.photographs import held_out, nearest, photographs
+from tests.samples import blobs
+
+ROOT = Path(__file__).parent.parent
+
+
+# Photographs
+
+
+def _expanded(photographs=60, each=5):
+    """Returns images of so many photographs, several each: brighter, darker, of more contrast."""
+    rng = np.random.default_rng(0)
+    rough = rng.normal(size=(photographs, 7, 7))
+    bases = np.kron(rough, np.ones((4, 4)))
+    factors = rng.uniform(15, 25, (photographs, each, 1, 1))
+    offsets = rng.uniform(100, 140, (photographs, each, 1, 1))
+    images = factors * bases[:, None] + offsets + rng.normal(size=(photographs, each, 28, 28))
+    order = rng.permutation(photographs * each)
+    numbers = np.repeat(np.arange(photographs), each)[order]
+    images = images.reshape(-1, 28, 28, 1)[order].clip(0, 255).astype(np.uint8)
+    return images, numbers % 3, numbers
+
+
+def test_images_of_one_photograph_stay_together():
+    images, labels, numbers = _expanded()
+    found = photographs(images, labels)
+    assert len(set(found)) == len(set(numbers)) == len(set(zip(found, numbers, strict=True)))
+    out = held_out(images, labels, share=0.2)
+    assert not set(numbers[out]) & set(numbers[~out])
+    for letter in range(3):
+        assert 0.15 <= out[labels == letter].mean() <= 0.3
+    apart = nearest(images[out], labels[out], images[~out], labels[~out])
+    assert apart.max() < 0.99
+    at_random = np.arange(len(labels)) % 5 == 0
+    leaky = nearest(images[at_random], labels[at_random], images[~at_random], labels[~at_random])
+    assert np.median(leaky) > 0.99
+
+
+# Trials
+
+
+def _data():
+    images, labels = blobs(240)
+    train = dataset.Split(images, labels, "train", "", "course")
+    images, labels = blobs(48, seed=1)
+    return dataset.Dataset("blobs", train, dataset.Split(images, labels, "valid", "", "course"))
+
+
+RECIPE = dataclasses.replace(
+    RECIPES["course"], epochs=2, batch_size=10, batch_norm_momentum=0.5, optimizer="adamw"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("batch doubled", 36), ("hard half", 48), ("smaller images first", 48), ("average 0.98", 48)],
+)
+def test_a_trial_learns_in_as_many_steps_as_it_says(name, steps):
+    found = study.train(study.Trial(RECIPE, name), _data(), seed=0)
+    assert found["steps"] == steps
+    assert found["train_accuracy"] > 0.2
+    assert found["accuracy"] > 0.2
+
+
+def test_phases():
+    images, labels = blobs(240)
+    whole = trials.Phase(RECIPE, images, np.eye(24, dtype=np.float32)[labels])
+
+    def phases(name):
+        return list(trials.EXTRAS[name].phases(None, whole))
+
+    one, two = phases("alternating flip")
+    mirrored = (one.images == images[:, :, ::-1]).all((1, 2, 3))
+    assert 0.3 < mirrored.mean() < 0.7
+    np.testing.assert_array_equal(two.images[~mirrored], images[~mirrored, :, ::-1])
+    np.testing.assert_array_equal(two.images[mirrored], images[mirrored])
+    assert not one.recipe.augment.horizontal_flip
+
+    strengths = [
+        phase.recipe.augment.rotation_range for phase in phases("augmentation fading to half")
+    ]
+    assert strengths == [10, 5]
+    ordered, _ = phases("balanced batches")
+    for batch in ordered.labels.argmax(1).reshape(-1, 48):
+        assert np.bincount(batch, minlength=24).max() <= 4
+    assert [len(phase.images) for phase in phases("hard half")] == [240, 120]
+    assert [phase.images.shape[1] for phase in phases("smaller images first")] == [25, 28]
+    assert [phase.recipe.batch_size for phase in phases("batch doubled")] == [10, 20]
+
+
+def test_statistics_are_those_of_augmented_images():
+    import keras
+
+    from asl_fast import build_cnn
+
+    keras.utils.set_random_seed(0)
+    model = build_cnn()
+    images, labels = blobs(240)
+    recipe = dataclasses.replace(RECIPE, augment=dataclasses.replace(RECIPE.augment, cval=0.0))
+    whole = trials.Phase(recipe, images, np.eye(24, dtype=np.float32)[labels])
+    trials.estimate_statistics(model, whole, batches=4)
+    features = keras.Model(model.inputs[0], model.layers[0].output)(
+        images / np.float32(255)
+    ).numpy()
+    np.testing.assert_allclose(
+        model.layers[1].moving_mean.numpy(), features.mean((0, 1, 2)), atol=0.02
+    )
+    assert model.layers[1].momentum == 0.99
+
+
+# The study
+
+
+def test_a_study_goes_on_where_it_stopped(folder, tmp_path):
+    out = tmp_path / "study.jsonl"
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "benchmarks.study", "--data", folder, "--out", out]
+        return subprocess.run(
+            [*map(str, command), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
+        )
+
+    first = run("--trial", "base", "--seeds", 1)
+    assert first.returncode == 0, first.stderr
+    second = run("--trial", "base", "--seeds", 2, "--official")
+    assert second.returncode == 0, second.stderr
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["split"], line["seed"]) for line in lines] == [
+        ("photographs", 0),
+        ("official", 0),
+        ("official", 1),
+    ]
+    assert len(lines[1]["val_accuracy"]) == lines[1]["recipe"]["epochs"]
+    again = run("--trial", "base", "--seeds", 2, "--official")
+    assert again.returncode == 0, again.stderr
+    assert len(out.read_text().splitlines()) == 3
+    assert "| base | 2 |" in again.stdout
+    wrong = run("--trial", "bass")
+    assert wrong.returncode == 2
+    assert "There is no trial 'bass'" in wrong.stderr
+
+
+def test_the_summary_gives_effects_on_the_same_seeds():
+    def line(trial, seed, accuracy):
+        return {"data": "d", "split": "official", "trial": trial, "seed": seed} | {
+            "accuracy": accuracy,
+            "mirrored": accuracy,
+            "train_accuracy": 1.0,
+            "seconds": 10.0,
+        }
+
+    lines = [line("base", seed, 0.9 + seed / 100) for seed in range(3)]
+    lines += [line("other", seed, 0.92 + seed / 100) for seed in range(2)]
+    text = "\n".join(study.summary(lines))
+    assert "| base | 3 | 0.9100 ± 0.0248 | 0.9000 |  |" in text
+    assert "| other | 2 | 0.9250 ± 0.0635 | 0.9200 | +0.0200 ± 0.0000 |" in text
