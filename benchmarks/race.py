@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from asl_fast.recipe import RECIPES
 from benchmarks.cell import Meter
 
 __all__ = ["TARGET", "measure", "reached"]
@@ -27,7 +28,7 @@ def measure(
     Args:
         data: Folder with the two CSV files.
         recipes: Names of ours.
-        epochs: Int.
+        epochs: Int, at most; a recipe of ours may have fewer.
         seed: Int.
         meter: Hears of what is being done.
 
@@ -51,6 +52,7 @@ def _baseline(data: Path, who: str, epochs: int, seed: int) -> dict[str, Any]:
 
 def _ours(data: Path, who: str, epochs: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
+        epochs = min(epochs, RECIPES[who].epochs)
         options = ["--data", data, "--recipe", who, "--epochs", epochs, "--seed", seed]
         _run(["-m", "asl_fast", "train", *options, "--out", out])
         metrics = json.loads((Path(out) / "metrics.json").read_text())

@@ -193,6 +193,9 @@ def readme(found: dict[str, Any]) -> str:
                     if one
                 )
                 lines += [f"Our best by its best rival: {words}.", ""]
+    if found["races"]:
+        lines += ["**Training to the end, real data, each run in a process of its own**", ""]
+        lines += [*_race(found["races"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
