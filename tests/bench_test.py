@@ -216,7 +216,7 @@ def test_tables_and_pictures(tmp_path):
     text = report.markdown(found)
     assert re.search(r"\| DALI \| [\d,]+ \([\d,]+–[\d,]+\) \| 3 \(3–3\) \|", text)
     assert "not measured: KerasCV: why" in text
-    assert "| course | 2 | 2 | 100 ± 0 | 10 ± 0 | 0.9735 ± 0.2987 | 1 of 2 | 2.0 | 10 |" in text
+    assert "| course | 2 | 2 | 100 ± 0 | 10 ± 0 | 0.9735 ± 0.2986 | 1 of 2 | 2.0 | 10 |" in text
     names = {path.name for path in plots.plot(found, tmp_path)}
     assert names == {"augmentation.png", "augmentation-scaling.png", "accelerator.png"}
 
