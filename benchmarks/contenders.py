@@ -29,7 +29,6 @@ from benchmarks.cell import timed
 __all__ = [
     "AUGMENTATION",
     "COURSE",
-    "OURS",
     "PIPELINE",
     "WORKERS",
     "Contender",
@@ -563,8 +562,6 @@ def _keras_cv() -> Any:
 
     return keras_cv.layers
 
-
-OURS = ("our layer", "our flow", "our step, streamed", "our step, resident")
 
 AUGMENTATION: dict[str, Contender] = {
     "Keras's generator": _generator_alone,

@@ -4,11 +4,10 @@
 
 Every trial is trained on the train set without the photographs held out, and judged by those; only
 with `--official` on the whole of it, judged by the official valid file, for the report. What the
-file holds already is not run again.
+file holds already is not run again. Beside it are written its tables and its pictures.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import datetime
 import functools
@@ -35,7 +34,7 @@ from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
 from asl_fast.recipe import RECIPES, Recipe
-from benchmarks import trials
+from benchmarks import study_plots, trials
 from benchmarks.cell import interval
 from benchmarks.photographs import held_out
 
@@ -58,6 +57,8 @@ class Trial:
 
 
 PLAIN = ", not augmented"
+
+_JUDGES = {"photographs": "photographs held out", "official": "the official valid file"}
 
 _COURSE = RECIPES["course"]
 _BASE = Recipe(
@@ -114,12 +115,13 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
         trial: What to try.
         data: What to train on, and to judge by.
         seed: Int.
-        history: Whether to validate after each epoch.
+        history: Whether to validate after each epoch, and to judge by the train set as well.
 
     Returns:
         `accuracy`; `mirrored`, that of probabilities averaged over an image and its mirror image;
-        `train_accuracy` on the train set as it is stored; `seconds` of the training, with its
-        compilation; `steps`; and `val_accuracy` by epoch, if asked for.
+        `steps`; `seconds` of the training, with its compilation. If asked for, by epoch
+        `val_accuracy` and `epoch_seconds`, since the beginning; and `train_accuracy`, on the train
+        set as it is stored.
     """
     keras.utils.set_random_seed(seed)
     recipe, extra = trial.recipe, trials.EXTRAS[trial.extra]
@@ -140,8 +142,12 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
     extra.prepare(model)
     valid = (data.valid.images, one_hot[data.valid.labels]) if history else None
     standardize = asl_fast.Standardize(rescale=1 / 255, dtype="float32")
-    found: list[float] = []
-    seconds = 0.0
+    val_accuracy: list[float] = []
+    epoch_seconds: list[float] = []
+    begin = time.perf_counter()
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: epoch_seconds.append(time.perf_counter() - begin)
+    )
     done = 0
     for phase in extra.phases(model, whole):
         trained = model
@@ -151,7 +157,6 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
         augment = asl_fast.RandomAugment(
             **dataclasses.asdict(phase.recipe.augment), then=phase.then, seed=seed, dtype="float32"
         )
-        begin = time.perf_counter()
         told = asl_fast.fit(
             trained,
             phase.images,
@@ -165,14 +170,13 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
             seed=seed,
             validation_data=valid,
             validation_batch_size=1024,
+            callbacks=[clock],
             verbose=0,
         )
-        seconds += time.perf_counter() - begin
         done += phase.recipe.epochs
-        found += told.history.get("val_accuracy", [])
-    begin = time.perf_counter()
+        val_accuracy += told.history.get("val_accuracy", [])
     extra.finish(model, whole)
-    seconds += time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
 
     def probabilities(pixels: np.ndarray) -> np.ndarray:
         return model.predict(pixels.astype(np.float32) / 255, batch_size=1024, verbose=0)
@@ -180,14 +184,19 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
     judged = np.asarray(data.valid.images)
     plain, flipped = probabilities(judged), probabilities(judged[:, :, ::-1])
     asl_fast.release_memory()
-    return {
+    result = {
         "accuracy": float((plain.argmax(1) == data.valid.labels).mean()),
         "mirrored": float(((plain + flipped).argmax(1) == data.valid.labels).mean()),
-        "train_accuracy": float((probabilities(images).argmax(1) == data.train.labels).mean()),
         "seconds": round(seconds, 2),
         "steps": steps,
-        **({"val_accuracy": found} if history else {}),
     }
+    if history:
+        result |= {
+            "val_accuracy": val_accuracy,
+            "epoch_seconds": [round(end, 2) for end in epoch_seconds],
+            "train_accuracy": float((probabilities(images).argmax(1) == data.train.labels).mean()),
+        }
+    return result
 
 
 def key(line: dict[str, Any]) -> str:
@@ -253,12 +262,14 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
     written = []
     for data, split in dict.fromkeys((line["data"], line["split"]) for line in lines):
         mine = [line for line in lines if (line["data"], line["split"]) == (data, split)]
-        judge = "the official valid file" if split == "official" else "photographs held out"
+        official = split == "official"
+        columns = ["trial", "seeds", "accuracy", "lowest", "effect", "mirrored too"]
+        columns += ["on train", "s"] if official else []
         written += [
-            f"## {data}, judged by {judge}",
+            f"## {data}, judged by {_JUDGES[split]}",
             "",
-            "| trial | seeds | accuracy | lowest | effect | mirrored too | on train | s |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| " + " | ".join(columns) + " |",
+            "| --- " * len(columns) + "|",
         ]
         base: dict[int, float] = {}
         for name in dict.fromkeys(line["trial"] for line in mine):
@@ -274,9 +285,12 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
                 f"{min(accuracy.values()):.4f}",
                 _mean(effect, "+.4f") if base is not accuracy and effect else "",
                 _mean([line["mirrored"] for line in runs]),
-                _mean([line["train_accuracy"] for line in runs]),
-                f"{np.median([line['seconds'] for line in runs]):.0f}",
             ]
+            if official:
+                columns += [
+                    _mean([line["train_accuracy"] for line in runs]),
+                    f"{np.median([line['seconds'] for line in runs]):.0f}",
+                ]
             written.append("| " + " | ".join(columns) + " |")
         written.append("")
     return written
@@ -285,6 +299,10 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
 def _mean(values: list[float], form: str = ".4f") -> str:
     mean, half = interval(values)
     return f"{mean:{form}}" + ("" if np.isnan(half) else f" ± {half:.4f}")
+
+
+def _run_job(job: tuple[dict[str, Any], Trial, Path | None]) -> dict[str, Any]:
+    return run(*job)
 
 
 def _begin_process(threads: int) -> None:
@@ -335,24 +353,29 @@ def _study(arguments: argparse.Namespace) -> None:
     )
     with (
         Progress(*bar, console=console) as progress,
-        concurrent.futures.ProcessPoolExecutor(
+        multiprocessing.get_context("spawn").Pool(
             arguments.processes,
-            multiprocessing.get_context("spawn"),
             _begin_process,
             (threads,),
-            max_tasks_per_child=8,  # Keras never frees the steps that it traced
+            maxtasksperchild=8,  # Keras never frees the steps that it traced
         ) as pool,
     ):
         task = progress.add_task("runs", total=len(jobs))
-        ended = [pool.submit(run, line, trial, folder) for line, trial in jobs]
-        for future in concurrent.futures.as_completed(ended):
-            line = future.result() | {"processes": arguments.processes}
+        every = [(line, trial, folder) for line, trial in jobs]
+        for ended in pool.imap_unordered(_run_job, every):
+            line = ended | {"processes": arguments.processes}
             with arguments.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             progress.advance(task)
             if not console.is_terminal:
                 print(f"{line['trial']}, seed {line['seed']}: {line['accuracy']:.4f}", flush=True)
-    print("\n".join(summary(read(arguments.out))))
+    lines = read(arguments.out)
+    text = "\n".join(summary(lines))
+    print(text)
+    arguments.out.with_suffix(".md").write_text(text)
+    for name, plot in (("time", study_plots.against_time), ("worth", study_plots.worth)):
+        if any(line["split"] == "official" for line in lines):
+            plot(lines, arguments.out.with_name(f"{arguments.out.stem}-{name}.png"))
 
 
 if __name__ == "__main__":

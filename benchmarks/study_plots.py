@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from asl_fast.recipe import RECIPES
-from benchmarks.study import PLAIN
 
 __all__ = ["against_time", "worth"]
 
@@ -21,15 +20,14 @@ def against_time(lines: list[dict[str, Any]], path: Path) -> None:
     """Plots each recipe's valid error over the seconds of training, a line a seed.
 
     Args:
-        lines: Of a study, judged by the official valid file.
+        lines: Of a study; those judged by the official valid file count.
         path: Of the picture.
     """
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for name, color in _COLORS.items():
         runs = [line for line in lines if line["trial"] == name and line["split"] == "official"]
         for number, line in enumerate(runs):
-            errors = 1 - np.array(line["val_accuracy"])
-            seconds = line["seconds"] * np.arange(1, len(errors) + 1) / len(errors)
+            errors, seconds = 1 - np.array(line["val_accuracy"]), line["epoch_seconds"]
             label = f"{name}, {len(runs)} seeds" if number == 0 else None
             axes.plot(seconds, np.maximum(errors, 5e-5), color=color, alpha=0.5, label=label)
             axes.plot(seconds[-1], max(errors[-1], 5e-5), "o", color=color, markersize=4)
@@ -49,7 +47,7 @@ def worth(lines: list[dict[str, Any]], path: Path) -> None:
     """Plots train and valid accuracy with and without augmentation, by recipe and data set.
 
     Args:
-        lines: Of a study, judged by the official valid file.
+        lines: Of a study; those judged by the official valid file count.
         path: Of the picture.
     """
     official = [line for line in lines if line["split"] == "official"]
@@ -58,22 +56,23 @@ def worth(lines: list[dict[str, Any]], path: Path) -> None:
         1, len(sets), figsize=(1.5 + 4.5 * len(sets), 4.4), squeeze=False, layout="constrained"
     )
     for axes, data in zip(every[0], sets, strict=True):
-        names = [
-            name + ending
-            for name in RECIPES
-            for ending in (PLAIN, "")
-            if any((line["trial"], line["data"]) == (name + PLAIN, data) for line in official)
-        ]
+        runs = [line for line in official if line["data"] == data]
+        plain = {line["trial"].split(",")[0] for line in runs if not line["augment"]}
+        names = sorted(
+            {line["trial"] for line in runs if line["trial"].split(",")[0] in plain},
+            key=lambda name: (list(RECIPES).index(name.split(",")[0]), -len(name)),
+        )
         for place, name in enumerate(names):
-            runs = [line for line in official if (line["trial"], line["data"]) == (name, data)]
+            mine = [line for line in runs if line["trial"] == name]
             for shift, which, color in ((-0.2, "train_accuracy", "C7"), (0.2, "accuracy", "C1")):
-                values = [line[which] for line in runs]
+                values = [line[which] for line in mine]
                 mean = float(np.mean(values))
                 axes.bar(place + shift, mean, 0.38, color=color)
                 axes.plot([place + shift] * len(values), values, "k.", markersize=4)
                 axes.text(place + shift, 1.002, f"{mean:.4f}", ha="center", fontsize=7)
-        labels = [name.replace(PLAIN, "\nnot augmented") for name in names]
-        labels = [label if "\n" in label else f"{label}\naugmented" for label in labels]
+        labels = [
+            name.replace(", ", "\n") if "," in name else f"{name}\naugmented" for name in names
+        ]
         axes.set_xticks(range(len(names)), labels, fontsize=8)
         axes.set_ylim(0.7, 1.02)
         axes.set_title(data)

@@ -67,8 +67,10 @@ RECIPE = dataclasses.replace(
     [("batch doubled", 36), ("hard half", 48), ("smaller images first", 48), ("average 0.98", 48)],
 )
 def test_a_trial_learns_in_as_many_steps_as_it_says(name, steps):
-    found = study.train(study.Trial(RECIPE, name), _data(), seed=0)
+    found = study.train(study.Trial(RECIPE, name), _data(), seed=0, history=True)
     assert found["steps"] == steps
+    assert len(found["epoch_seconds"]) == len(found["val_accuracy"])
+    assert sorted(found["epoch_seconds"]) == found["epoch_seconds"]
     assert found["train_accuracy"] > 0.2
     assert found["accuracy"] > 0.2
 
@@ -146,6 +148,9 @@ def test_a_study_goes_on_where_it_stopped(folder, tmp_path):
     assert again.returncode == 0, again.stderr
     assert len(out.read_text().splitlines()) == 3
     assert "| base | 2 |" in again.stdout
+    assert "| base | 2 |" in (tmp_path / "study.md").read_text()
+    for name in ("study-time.png", "study-worth.png"):
+        assert (tmp_path / name).exists()
     wrong = run("--trial", "bass")
     assert wrong.returncode == 2
     assert "There is no trial 'bass'" in wrong.stderr
