@@ -232,10 +232,8 @@ EXTRAS: dict[str, Extra] = {
     "augmentation half as strong": Strength(0.5, 0.5),
     "augmentation 1.5 times as strong": Strength(1.5, 1.5),
     "augmentation fading to half": Strength(1.0, 0.5),
-    "augmentation growing from half": Strength(0.5, 1.0),
     "cutout": Cutout(),
     "he_normal": Initialized("he_normal"),
-    "orthogonal": Initialized("orthogonal"),
     "smaller images first": SmallerImages(),
     "batch doubled": GrowingBatch(),
     "hard half": HardHalf(),
@@ -244,7 +242,6 @@ EXTRAS: dict[str, Extra] = {
     "average 0.98, statistics kept": Averaged(0.98, estimate=False),
     "average 0.98": Averaged(0.98),
     "average 0.99": Averaged(0.99),
-    "average 0.995": Averaged(0.995),
     "statistics estimated": Estimated(),
 }
 
