@@ -190,6 +190,9 @@ def evaluate(
     data: DataOption = None,
     train: TrainFileOption = None,
     valid: ValidFileOption = None,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Average over each image and its mirror image.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -199,12 +202,13 @@ def evaluate(
     from asl_fast import evaluation
 
     with _notes.status("Evaluating"):
-        result = evaluation.evaluate(evaluation.load_model(model), dataset.valid)
+        result = evaluation.evaluate(evaluation.load_model(model), dataset.valid, mirrored)
     if as_json:
         print(json.dumps(result, indent=2))
         return
     _console.print(
-        f"accuracy {result['accuracy']:.4f}: {result['right']:,} of {result['rows']:,} right",
+        f"accuracy {result['accuracy']:.4f}: {result['right']:,} of {result['rows']:,} right"
+        + (", mirror images averaged in" if mirrored else ""),
         highlight=False,
     )
     worst = sorted(result["letters"].items(), key=lambda item: item[1])[:5]

@@ -53,20 +53,24 @@ def load_any_model(path: Path) -> keras.Model:
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
 
 
-def evaluate(model: keras.Model, split: Split) -> dict[str, Any]:
+def evaluate(model: keras.Model, split: Split, mirrored: bool = False) -> dict[str, Any]:
     """Counts how many images the model names rightly.
 
     Args:
         model: Takes floats in [0, 1], gives probabilities.
         split: The images and their letters.
+        mirrored: Whether to average over each image and its mirror image, which takes twice the
+            time.
 
     Returns:
-        A dictionary with `accuracy`, `right`, `rows`, `letters` (accuracy by letter) and `data`.
+        A dictionary with `accuracy`, `right`, `rows`, `mirrored`, `letters` (accuracy by letter)
+        and `data`.
     """
     labels = np.asarray(split.labels)
-    probabilities = model.predict(
-        np.asarray(split.images, np.float32) / 255.0, batch_size=1024, verbose=0
-    )
+    pixels = np.asarray(split.images, np.float32) / 255.0
+    probabilities = model.predict(pixels, batch_size=1024, verbose=0)
+    if mirrored:
+        probabilities += model.predict(pixels[:, :, ::-1], batch_size=1024, verbose=0)
     right = probabilities.argmax(axis=-1) == labels
     rows = np.bincount(labels, minlength=CLASSES)
     shares = np.bincount(labels, weights=right, minlength=CLASSES) / np.maximum(rows, 1)
@@ -74,6 +78,7 @@ def evaluate(model: keras.Model, split: Split) -> dict[str, Any]:
         "accuracy": float(right.mean()),
         "right": int(right.sum()),
         "rows": len(labels),
+        "mirrored": mirrored,
         "letters": {
             letter: float(share)
             for letter, share, count in zip(LETTERS, shares, rows, strict=True)

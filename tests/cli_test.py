@@ -50,6 +50,13 @@ def test_train_then_evaluate(asl_fast, folder, tmp_path):
     assert result["right"] == round(result["accuracy"] * 48)
     assert np.mean(list(result["letters"].values())) == pytest.approx(result["accuracy"])
 
+    mirrored = asl_fast("evaluate", out, "--data", folder, "--mirrored")
+    images, labels = load_csv(folder / "sign_mnist_valid.csv")
+    model = keras.saving.load_model(out / "model.keras")
+    both = [model(side / np.float32(255)) for side in (images, images[:, :, ::-1])]
+    right = np.count_nonzero(np.argmax(both[0] + both[1], axis=1) == labels)
+    assert f"{right} of 48 right, mirror images averaged in" in mirrored.stdout
+
 
 def test_preview_writes_a_picture(asl_fast, folder, tmp_path):
     out = tmp_path / "new" / "preview.png"

@@ -114,6 +114,13 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_a_learning_rate_that_diverges_is_named_with_the_step(folder, tmp_path):
+    changes = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 2}
+    with pytest.raises(DivergenceError, match=r"step \d of 4 in epoch 1.*it was 1e\+30"):
+        run.train(dataset.load(folder), tmp_path / "run", changes=changes, verbose=0)
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
