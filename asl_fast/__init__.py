@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # TensorFlow, which takes seconds.
 _HOMES = {
     "AugmentOptions": "options",
+    "Checkpoints": "checkpoint",
     "DataFrameIterator": "files",
     "DirectoryIterator": "files",
     "ImageDataGenerator": "generator",

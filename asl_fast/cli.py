@@ -61,6 +61,7 @@ VerboseOption = Annotated[bool, typer.Option(help="Show what TensorFlow logs.")]
 
 @app.command()
 def train(
+    context: typer.Context,
     data: DataOption = None,
     train: TrainFileOption = None,
     valid: ValidFileOption = None,
@@ -105,6 +106,14 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results. Default: runs/TIME-RECIPE.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --out, with its options, if one was stopped there; "
+            "otherwise begin one.",
+        ),
+    ] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Train the CNN; leave model, metrics and pictures in a folder."""
@@ -119,27 +128,49 @@ def train(
         "label_smoothing": label_smoothing,
         "batch_norm_momentum": batch_norm_momentum,
     }
-    dataset = _load(data, train, valid)
+    settings: dict[str, Any] = {
+        "recipe": recipe.value,
+        "changes": {name: value for name, value in changes.items() if value is not None},
+        "augment": augment,
+        "seed": seed,
+        "precision": precision,
+        "jit": jit,
+        "resident": resident,
+        "steps_per_execution": steps_per_execution,
+        "deterministic": deterministic,
+    }
+    if resume and out is None:
+        raise InputError("--resume needs --out, the folder of the run to go on with.")
+    if out is None:
+        out = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.value}"
+    place: dict[str, Any] = {"data": data, "train": train, "valid": valid}
+    if resume:
+        _load_tensorflow(verbose)
+        from asl_fast import run
+
+        if (before := run.stopped(out)) is not None:
+            place, settings = _as_before(context, place, settings, before)
+    dataset = _load(**place)
     _load_tensorflow(verbose)
     from asl_fast import run
 
-    if out is None:
-        out = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.value}"
-    metrics = run.train(
-        dataset,
-        out,
-        recipe=recipe.value,
-        changes={name: value for name, value in changes.items() if value is not None},
-        augment=augment,
-        seed=seed,
-        precision=precision,
-        jit=jit,
-        resident=resident,
-        steps_per_execution=steps_per_execution,
-        deterministic=deterministic,
-        # Keras's bar rewrites its line, which only a terminal understands.
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    try:
+        metrics = run.train(
+            dataset,
+            out,
+            **settings,
+            resume=resume,
+            # Keras's bar rewrites its line, which only a terminal understands.
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except (KeyboardInterrupt, SystemExit) as stop:
+        _notes.print(
+            f"Stopped. Go on with: asl-fast train --resume --out {out}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(143 if isinstance(stop, SystemExit) else 130) from None
     table = Table(show_header=False)
     table.add_row("valid accuracy", f"{metrics['val_accuracy']:.4f}")
     table.add_row("best epoch's", f"{metrics['best_val_accuracy']:.4f}")
@@ -149,6 +180,29 @@ def train(
     table.add_row("results", f"{out}/")
     _console.print(table)
     _tell_built_in(dataset)
+
+
+def _as_before(
+    context: typer.Context,
+    place: dict[str, Any],
+    settings: dict[str, Any],
+    before: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what the command line says, and where it says nothing what a stopped run had."""
+    given = {
+        name
+        for name in (*place, *settings)
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if not given & set(place):
+        from asl_fast.dataset import BUILT_IN
+
+        train, valid = before["data"]
+        if train != BUILT_IN:
+            place = {"data": None, "train": Path(train), "valid": Path(valid)}
+    changes = before["changes"] | settings["changes"]
+    settings = {name: settings[name] if name in given else before[name] for name in settings}
+    return place, settings | {"changes": changes}
 
 
 @app.command()

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from asl_fast import device, memory
 from asl_fast.errors import InputError
-from asl_fast.source import Kept, Source
+from asl_fast.source import Kept, Source, Span
 
 __all__ = ["Feed", "feed"]
 
@@ -31,9 +31,7 @@ class Feed(NamedTuple):
 
 def feed(
     found: Source,
-    first_epoch: int,
-    epochs: int,
-    steps: int | None,
+    span: Span,
     at_once: int,
     resident: bool | None,
     *,
@@ -43,9 +41,7 @@ def feed(
 
     Args:
         found: Where the batches come from.
-        first_epoch: Int.
-        epochs: Int, the epoch to end before.
-        steps: Int, of an epoch, or None if that is not known.
+        span: Which part of the training.
         at_once: Int, steps between two looks of the host.
         resident: Bool, whether the data stay on the device; None where they fit.
         looped: Bool, whether a `TrainingLoop` takes the steps, which resident data need.
@@ -56,16 +52,16 @@ def feed(
     kept = found.kept
     if resident and kept is None:
         raise InputError("`resident` can't be True: the images are not in memory as arrays")
-    if kept is not None and steps is not None and _stays(kept, resident, looped=looped):
+    if kept is not None and span.steps is not None and _stays(kept, resident, looped=looped):
         # Several batches come as one where no pass ends among them.
-        several = at_once if kept.divisible and steps == found.in_pass else 1
+        several = at_once if kept.divisible and span.steps == found.in_pass else 1
         return Feed(
-            _endless(kept.numbered(first_epoch, epochs, steps, several)),
+            _endless(kept.numbered(span, several)),
             found.prepare,
             memory.on_device(kept.tensors),
             kept.batch_size if several > 1 else None,
         )
-    batches = found.batches(first_epoch, epochs, steps)
+    batches = found.batches(span)
     if not looped:
         return Feed(batches, found.prepare)
     batches, place = _endless(batches), device.accelerator()

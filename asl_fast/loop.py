@@ -42,6 +42,8 @@ class TrainingLoop:
         steps: Int, steps of an epoch.
         at_once: Int, steps a call.
         first_epoch: Int, the epoch to begin with.
+        done: Int, steps of it that are not taken: calls for them return at once, with the metrics
+            as they are.
         divided: None where each element of the iterator is a step's batch; or the batch size,
             where it is a `Batch` without data for all the steps of a call.
         stored: A structure of tensors on the device, or None, from which the rows of batches
@@ -56,6 +58,7 @@ class TrainingLoop:
         steps: int,
         at_once: int,
         first_epoch: int = 0,
+        done: int = 0,
         divided: int | None = None,
         stored: Any = None,
         by_xla: bool = False,
@@ -69,6 +72,7 @@ class TrainingLoop:
         # references that Python can't take apart (`_keras_logits`), and data would stay with it.
         self._stored = stored
         self._done = 0
+        self._left_out = done
         train_step = model.train_step
 
         gather = tf.function(gathered, jit_compile=True, autograph=False) if by_xla else gathered
@@ -96,6 +100,9 @@ class TrainingLoop:
         """
         epoch, place = divmod(self._done, self._steps)
         steps = min(self._at_once, self._steps - place)
+        if self._done < self._left_out:
+            self._done += steps
+            return self._model.get_metrics_result()
         logs, finite = self.execute(iterator, tf.constant(steps), self._stored)
         self._done += steps
         if int(finite) < steps:

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,19 +17,21 @@ from asl_fast import dataset as datasets
 from asl_fast import device, figures
 from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
+from asl_fast.checkpoint import Checkpoints
 from asl_fast.errors import InputError
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
-from asl_fast.recipe import RECIPES
+from asl_fast.recipe import RECIPES, Recipe
 from asl_fast.standardize import Standardize
-from asl_fast.storage import make_folder, replacing
+from asl_fast.storage import replacing
 from asl_fast.table import CLASSES
 from asl_fast.trainer import TrainingClock, fit
 
-__all__ = ["train"]
+__all__ = ["stopped", "train"]
 
 _VALIDATION_BATCH = 1024
+_SETTINGS = "settings.json"
 _PACKAGES = ("asl-fast", "keras", "numpy", "pandas", "tensorflow")
 
 
@@ -47,6 +48,8 @@ def train(
     resident: str = "auto",
     steps_per_execution: int | None = None,
     deterministic: bool = False,
+    resume: bool = False,
+    checkpoint_seconds: float = 30.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> dict[str, Any]:
@@ -65,6 +68,10 @@ def train(
         steps_per_execution: Int, how many steps to take between two looks of the host, or None.
         deterministic: Bool. True makes TensorFlow choose operations that give the same bits each
             time, for the rest of the process.
+        resume: Whether to go on with a run that was stopped, if the folder holds one. It ends as
+            one that was never stopped.
+        checkpoint_seconds: Float, at least 0: how long to train before the next checkpoint within
+            an epoch.
         callbacks: Keras callbacks, besides TensorBoard's.
         verbose: As for `keras.Model.fit`.
 
@@ -72,88 +79,155 @@ def train(
         What `metrics.json` holds.
 
     Raises:
-        InputError: A value out of its range, fewer rows than a batch, a folder that can't be used,
-            data that can't be resident, or too little memory.
+        InputError: A value out of its range, fewer rows than a batch, a folder that can't be used
+            or holds another run, data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
     chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
     _check(chosen.batch_size, seed, steps_per_execution, dataset)
+    policy = precisions.choose(precision).value
+    checkpoints = Checkpoints(
+        out / "checkpoints",
+        checkpoint_seconds,
+        {
+            "train file (SHA-256)": dataset.train.sha256,
+            "valid file (SHA-256)": dataset.valid.sha256,
+            **{name.replace("_", " "): v for name, v in dataclasses.asdict(chosen).items()},
+            "augmentation": augment,
+            "seed": seed,
+            "precision": policy,
+        },
+    )
+    _refuse_finished(out)
+    settings = {
+        "data": [_place(split.source) for split in (dataset.train, dataset.valid)],
+        "recipe": recipe,
+        "changes": dict(changes or {}),
+        "augment": augment,
+        "seed": seed,
+        "precision": precision,
+        "jit": jit,
+        "resident": resident,
+        "steps_per_execution": steps_per_execution,
+        "deterministic": deterministic,
+    }
+    with checkpoints:
+        _refuse_finished(out)  # another process may have ended it meanwhile
+        if stopped(out) is None:
+            _write_json(checkpoints.folder / _SETTINGS, settings)
+        elif not resume:
+            raise InputError(
+                f"The folder {out} holds a run that was stopped. Go on with it (--resume), or "
+                "choose another folder."
+            )
+        if deterministic:
+            tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(seed)
+        steps = chosen.epochs * steps_per_epoch(len(dataset.train.labels), chosen.batch_size)
+        model = _compiled(chosen, steps, policy, jit)
+        clock = TrainingClock()
+        history = fit(
+            model,
+            dataset.train.images,
+            _one_hot(dataset.train.labels),
+            standardize=Standardize(rescale=1 / 255, dtype="float32"),
+            augment=RandomAugment(**dataclasses.asdict(chosen.augment), seed=seed, dtype="float32")
+            if augment
+            else None,
+            validation_data=(dataset.valid.images, _one_hot(dataset.valid.labels)),
+            validation_batch_size=_VALIDATION_BATCH,
+            batch_size=chosen.batch_size,
+            epochs=chosen.epochs,
+            seed=seed,
+            resident={"auto": None, "on": True, "off": False}[resident],
+            steps_per_execution=steps_per_execution,
+            callbacks=[
+                clock,
+                keras.callbacks.TensorBoard(out / "logs", write_graph=False),
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _save(model, out)),
+                *callbacks,
+            ],
+            verbose=verbose,
+            checkpoints=checkpoints,
+        ).history
+        train_seconds = clock.total
+
+        _write_history(out / "history.csv", history, clock.seconds)
+        figures.curves(out / "curves.png", history)
+        labels = np.asarray(dataset.valid.labels)
+        pixels = np.asarray(dataset.valid.images, np.float32) / 255
+        probabilities = model.predict(pixels, batch_size=_VALIDATION_BATCH, verbose=0)
+        figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
+        rate = len(dataset.train.labels) / float(np.median(clock.seconds))
+        metrics = {
+            "val_accuracy": history["val_accuracy"][-1],
+            "best_val_accuracy": max(history["val_accuracy"]),
+            "train_seconds": round(train_seconds, 2),
+            "images_per_second": round(rate, 1),
+            "epochs": chosen.epochs,
+            "recipe": {"name": recipe, **dataclasses.asdict(chosen)},
+            "augment": augment,
+            "dataset": dataset.describe(),
+            "precision": policy,
+            "jit": model.jit_compile,
+            "resident": resident,
+            "deterministic": deterministic,
+            "device": device.describe(),
+            "seed": seed,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in _PACKAGES},
+            },
+        }
+        # Last, so that a folder with metrics is a whole run.
+        written = _write_json(out / "metrics.json", metrics)
+        checkpoints.clear()
+    return written
+
+
+def stopped(out: Path) -> dict[str, Any] | None:
+    """Returns the settings of the run that was stopped in a folder, or None if there is none.
+
+    They are the arguments of `train`, and `data`: the train and the valid file, or the built-in
+    set's name.
+    """
+    path = out / "checkpoints" / _SETTINGS
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read: {error}.") from None
+
+
+def _refuse_finished(out: Path) -> None:
     if (out / "metrics.json").exists():
         raise InputError(f"The folder {out} holds a finished run already. Choose another one.")
-    make_folder(out)
 
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed)
-    policy = precisions.choose(precision).value
-    model = build_cnn(dtype=policy, batch_norm_momentum=chosen.batch_norm_momentum)
-    steps = steps_per_epoch(len(dataset.train.labels), chosen.batch_size)
-    optimizer = build_optimizer(chosen, chosen.epochs * steps)
+
+def _place(source: str) -> str:
+    return source if source == datasets.BUILT_IN else str(Path(source).resolve())
+
+
+def _compiled(recipe: Recipe, steps: int, policy: str, jit: str) -> keras.Model:
+    model = build_cnn(dtype=policy, batch_norm_momentum=recipe.batch_norm_momentum)
+    optimizer = build_optimizer(recipe, steps)
     if policy == "mixed_float16":
         # Small gradients would become zero in float16.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=chosen.label_smoothing),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
         jit_compile=device.choose_jit(jit, model).value,
     )
-    clock = TrainingClock()
-    begin = time.perf_counter()
-    history = fit(
-        model,
-        dataset.train.images,
-        _one_hot(dataset.train.labels),
-        standardize=Standardize(rescale=1 / 255, dtype="float32"),
-        augment=RandomAugment(**dataclasses.asdict(chosen.augment), seed=seed, dtype="float32")
-        if augment
-        else None,
-        validation_data=(dataset.valid.images, _one_hot(dataset.valid.labels)),
-        validation_batch_size=_VALIDATION_BATCH,
-        batch_size=chosen.batch_size,
-        epochs=chosen.epochs,
-        seed=seed,
-        resident={"auto": None, "on": True, "off": False}[resident],
-        steps_per_execution=steps_per_execution,
-        callbacks=[
-            clock,
-            keras.callbacks.TensorBoard(out / "logs", write_graph=False),
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _save(model, out)),
-            *callbacks,
-        ],
-        verbose=verbose,
-    ).history
-    train_seconds = time.perf_counter() - begin
+    return model
 
-    _write_history(out / "history.csv", history, clock.seconds)
-    figures.curves(out / "curves.png", history)
-    labels = np.asarray(dataset.valid.labels)
-    pixels = np.asarray(dataset.valid.images, np.float32) / 255
-    probabilities = model.predict(pixels, batch_size=_VALIDATION_BATCH, verbose=0)
-    figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
-    metrics = {
-        "val_accuracy": history["val_accuracy"][-1],
-        "best_val_accuracy": max(history["val_accuracy"]),
-        "train_seconds": round(train_seconds, 2),
-        "images_per_second": round(len(dataset.train.labels) / float(np.median(clock.seconds)), 1),
-        "epochs": chosen.epochs,
-        "recipe": {"name": recipe, **dataclasses.asdict(chosen)},
-        "augment": augment,
-        "dataset": dataset.describe(),
-        "precision": policy,
-        "jit": model.jit_compile,
-        "resident": resident,
-        "deterministic": deterministic,
-        "device": device.describe(),
-        "seed": seed,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _PACKAGES},
-        },
-    }
-    # Last, so that a folder with metrics is a whole run.
-    text = json.dumps(metrics, indent=2) + "\n"
-    with replacing(out / "metrics.json") as aside:
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a file and returns what reading it gives."""
+    text = json.dumps(content, indent=2) + "\n"
+    with replacing(path) as aside:
         aside.write_text(text)
     return json.loads(text)
 

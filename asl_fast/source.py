@@ -23,9 +23,25 @@ from asl_fast.pipeline import (
 )
 from asl_fast.standardize import Standardize
 
-__all__ = ["Kept", "Source", "own_iterator", "source"]
+__all__ = ["Kept", "Source", "Span", "own_iterator", "source"]
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
+
+
+class Span(NamedTuple):
+    """Which part of a training.
+
+    Attributes:
+        first_epoch: Int.
+        epochs: Int, the epoch to end before.
+        steps: Int, of an epoch, or None if that is not known.
+        done: Int, the first epoch's steps that are left out.
+    """
+
+    first_epoch: int
+    epochs: int
+    steps: int | None
+    done: int = 0
 
 
 class Kept(NamedTuple):
@@ -35,14 +51,14 @@ class Kept(NamedTuple):
         tensors: A structure of tensors of as many rows, or None: on the host.
         batch_size: Int.
         divisible: Bool, whether several batches of a pass can come as one.
-        numbered: From the first epoch, the one to end before, the steps of one and the number of
-            batches to come as one, to a dataset of `Batch` without data.
+        numbered: From a span with steps, and the number of batches to come as one, to a dataset
+            of `Batch` without data.
     """
 
     tensors: Any
     batch_size: int
     divisible: bool
-    numbered: Callable[[int, int, int, int], tf.data.Dataset]
+    numbered: Callable[[Span, int], tf.data.Dataset]
 
     @property
     def size(self) -> int:
@@ -55,8 +71,7 @@ class Source(NamedTuple):
     """Where batches come from.
 
     Attributes:
-        batches: From the first epoch, the one to end before and the steps of one to what Keras is
-            to iterate over.
+        batches: From a span to what Keras is to iterate over.
         in_pass: Batches of one pass, or None if that is not known.
         prepare: What the training step does first: from an element to (x, y) or (x, y, weights).
         held_out: What `validation_split` set apart, or None.
@@ -65,9 +80,11 @@ class Source(NamedTuple):
         kept: The same batches by number, or None where they can't be had so.
         own: Bool. False where Keras makes the batches.
         augments: Bool, whether `prepare` changes images at random.
+        exact: Bool, whether a span's `done` is heeded: what comes at a step depends on its number
+            alone, so that a training can be taken up within an epoch.
     """
 
-    batches: Callable[[int, int, int | None], Any]
+    batches: Callable[[Span], Any]
     in_pass: int | None
     prepare: Callable[[Any], Any]
     held_out: Any = None
@@ -75,6 +92,7 @@ class Source(NamedTuple):
     kept: Kept | None = None
     own: bool = True
     augments: bool = False
+    exact: bool = False
 
 
 def source(
@@ -109,7 +127,7 @@ def source(
             (x, y, sample_weight), batch_size or 32, validation_split, shuffle, seed, dress
         )
     _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
-    return Source(lambda *_: x, None, lambda data: data, own=False)
+    return Source(lambda _: x, None, lambda data: data, own=False)
 
 
 def own_iterator(x: Any) -> Any:
@@ -215,14 +233,14 @@ def _refuse(x: Any, because: str, **arguments: Any) -> None:
 
 
 def _of_iterator(iterator: Iterator, shuffle: bool) -> Source:
-    def numbered(first_epoch: int, epochs: int, steps: int, at_once: int) -> tf.data.Dataset:
+    def numbered(span: Span, at_once: int) -> tf.data.Dataset:
         return iterator.numbered(shuffle=shuffle, at_once=at_once)
 
     kept = None
     if iterator.kept is not None:
         kept = Kept(iterator.kept, iterator.batch_size, iterator.divisible, numbered)
     return Source(
-        lambda *_: iterator.stored(shuffle=shuffle),
+        lambda _: iterator.stored(shuffle=shuffle),
         len(iterator),
         iterator.finish,
         kept=kept,
@@ -238,12 +256,13 @@ def _of_dataset(dataset: tf.data.Dataset, dress: _Dress) -> Source:
         # What a dataset holds has no numbers: each batch is taken for an epoch of its own.
         return Batch(keras.utils.unpack_x_y_sample_weight(data), tf.range(rows), number)
 
-    def batches(first_epoch: int, epochs: int, steps: int | None) -> tf.data.Dataset:
+    def batches(span: Span) -> tf.data.Dataset:
+        steps = span.steps
         if steps is None and cardinality == tf.data.INFINITE_CARDINALITY:
             raise ValueError("`steps_per_epoch` must be given where `x` is a dataset without end")
         # Without a known length Keras has to see where a pass ends.
         passes = dataset if steps is None else dataset.repeat()
-        numbered = passes.enumerate(first_epoch * (steps or 0))
+        numbered = passes.enumerate(span.first_epoch * (steps or 0))
         return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
 
     in_pass = cardinality if cardinality > 0 else None
@@ -281,23 +300,24 @@ def _of_arrays(
     stored = each(lambda array: shared(array)[1], arrays)
     order: dict[str, Any] = {"seed": seed, "shuffle": shuffle}
 
-    def batches(first_epoch: int, epochs: int, steps: int | None) -> tf.data.Dataset:
-        assert steps is not None
+    def batches(span: Span) -> tf.data.Dataset:
+        assert span.steps is not None
         return training_batches(
             stored,
             batch_size=batch_size,
-            first_step=first_epoch * steps,
-            steps=epochs * steps,
+            first_step=span.first_epoch * span.steps + span.done,
+            steps=span.epochs * span.steps,
             **order,
         )
 
-    def numbered(first_epoch: int, epochs: int, steps: int, at_once: int) -> tf.data.Dataset:
-        several = steps_per_epoch(steps, at_once)
+    def numbered(span: Span, at_once: int) -> tf.data.Dataset:
+        assert span.steps is not None
+        several = steps_per_epoch(span.steps, at_once)
         return numbered_batches(
             rows,
             batch_size=batch_size * at_once,
-            first_step=first_epoch * several,
-            steps=epochs * several,
+            first_step=span.first_epoch * several + steps_per_epoch(span.done, at_once),
+            steps=span.epochs * several,
             **order,
         )
 
@@ -309,6 +329,7 @@ def _of_arrays(
         dress.validation,
         Kept(stored, batch_size, True, numbered),
         augments=dress.augments,
+        exact=True,
     )
 
 

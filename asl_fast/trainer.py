@@ -14,13 +14,14 @@ import tensorflow as tf
 from asl_fast import device, memory
 from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
+from asl_fast.checkpoint import Checkpointing, Checkpoints
 from asl_fast.errors import InputError
 from asl_fast.feed import feed
 from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
-from asl_fast.source import Source, own_iterator, source
+from asl_fast.source import Source, Span, own_iterator, source
 from asl_fast.standardize import Standardize
 from asl_fast.targets import check_labels, fitting_labels
 
@@ -43,6 +44,25 @@ class TrainingClock(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
+        self._begin: float | None = None
+        self._before = 0.0
+        self._total_before = 0.0
+        self._made = time.perf_counter()
+
+    @property
+    def total(self) -> float:
+        """Wall time since this was made, and before a checkpoint was taken up."""
+        return self._total_before + time.perf_counter() - self._made
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the times so far, also of the epoch at hand, as JSON holds them."""
+        running = 0.0 if self._begin is None else self._elapsed()
+        return {"seconds": self.seconds, "running": running, "total": self.total}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from such times."""
+        self.seconds, self._before = list(state["seconds"]), state["running"]
+        self._total_before = state["total"]
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the clock."""
@@ -55,7 +75,12 @@ class TrainingClock(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Stops the clock where no validation did."""
-        self.seconds.append((self._end or time.perf_counter()) - self._begin)
+        self.seconds.append(self._elapsed())
+        self._begin, self._before = None, 0.0
+
+    def _elapsed(self) -> float:
+        assert self._begin is not None
+        return self._before + (self._end or time.perf_counter()) - self._begin
 
 
 def fit(
@@ -84,6 +109,7 @@ def fit(
     jit: bool | str | None = None,
     resident: bool | None = None,
     steps_per_execution: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> keras.callbacks.History:
     """Trains a compiled model as `keras.Model.fit` does, with the augmentation in its own step.
 
@@ -133,13 +159,20 @@ def fit(
         steps_per_execution: Int, how many steps are taken between two looks at callbacks, progress
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
             1 where a callback of yours has something to do at each batch.
+        checkpoints: Where to keep the training's state. If a checkpoint is there, the training
+            goes on from it, and ends as one that was never stopped: with arrays for x, trained
+            on a CPU, to the last bit. From arrays it is taken up within an epoch, otherwise at
+            the last whole one. Ctrl-C and SIGTERM end the training after the step at hand and a
+            checkpoint, with `KeyboardInterrupt` and `SystemExit(143)`. Of callbacks those are
+            continued that have `get_state()` and `set_state(state)`; others start anew.
 
     Returns:
         The model's `History`.
 
     Raises:
         ValueError: Arguments, data or labels that don't go together, or with the model; says what.
-        InputError: An image file that can't be read, or too little memory; says which.
+        InputError: An image file that can't be read, too little memory, or checkpoints of another
+            training; says which.
         DivergenceError: The loss is not finite; names the step. Callbacks are not called for that
             step, so nothing is saved of it.
     """
@@ -177,34 +210,56 @@ def fit(
         )
     steps = found.in_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
     at_once = steps_per_execution or _steps_at_once(model, found, steps, callbacks)
-    with (
-        _precision(model, precision),
-        _jit(model, jit),
-        _memory_in_words(found),
-        plain_errors(),
-        _fed(
-            model,
-            found,
-            class_weight,
-            (initial_epoch, epochs, steps),
-            at_once,
-            resident,
-            for_gpu=device.accelerator() is not None,
-        ) as data,
-    ):
-        return model.fit(
+    span = Span(initial_epoch, epochs, steps)
+    with contextlib.ExitStack() as stack:
+        keeper = None
+        if checkpoints is not None:
+            callbacks = tf.nest.flatten(callbacks) if callbacks else []
+            within = steps if found.exact and _looped(model, found, steps) else None
+            keeper = Checkpointing(
+                stack.enter_context(checkpoints), within, initial_epoch, callbacks
+            )
+            callbacks = [*callbacks, stack.enter_context(keeper)]
+            span = span._replace(first_epoch=keeper.epoch, done=keeper.done)
+            if span.done < (steps or 0):
+                # Several steps are taken at a time from where the training stopped, too.
+                at_once = math.gcd(at_once, span.done)
+            if keeper.epoch >= epochs:
+                keeper.restore(model)
+        stack.enter_context(_precision(model, precision))
+        stack.enter_context(_jit(model, jit))
+        stack.enter_context(_memory_in_words(found))
+        stack.enter_context(plain_errors())
+        data = stack.enter_context(
+            _fed(
+                model,
+                found,
+                class_weight,
+                span,
+                at_once,
+                resident,
+                for_gpu=device.accelerator() is not None,
+            )
+        )
+        if span.done:
+            # Metrics get their variables when a step is traced, and are to be restored before.
+            model.train_function.traced(iter(data))
+        history = model.fit(
             data,
             epochs=epochs,
             verbose=verbose,
             callbacks=callbacks,
             validation_data=validation_data,
             shuffle=False,  # the source has done it
-            initial_epoch=initial_epoch,
+            initial_epoch=span.first_epoch,
             steps_per_epoch=steps,
             validation_steps=validation_steps and math.ceil(validation_steps),
             validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
         )
+        if keeper is not None:
+            keeper.put_history(model)
+        return history
 
 
 def traced(
@@ -241,7 +296,7 @@ def traced(
     with (
         _precision(model, precision),
         _jit(model, jit),
-        _fed(model, found, None, (0, 1, found.in_pass), at_once, resident, True) as batches,
+        _fed(model, found, None, Span(0, 1, found.in_pass), at_once, resident, True) as batches,
     ):
         return model.train_function.traced(iter(batches)), found
 
@@ -251,7 +306,7 @@ def _fed(
     model: keras.Model,
     found: Source,
     class_weight: Mapping[int, float] | None,
-    span: tuple[int, int, int | None],
+    span: Span,
     at_once: int,
     resident: bool | None,
     for_gpu: bool,
@@ -262,22 +317,22 @@ def _fed(
         model: Compiled.
         found: Where the batches come from.
         class_weight: As Keras's.
-        span: The first epoch, the one to end before, and the steps of one, if they are known.
+        span: Which part of the training.
         at_once: Int, steps a call.
         resident: As for `fit`.
         for_gpu: Whether the step is to run on a GPU.
     """
-    first_epoch, epochs, steps = span
-    looped = found.own and steps is not None and _steps_in_graph(model)
-    chosen = feed(found, first_epoch, epochs, steps, at_once, resident, looped=looped)
+    looped = _looped(model, found, span.steps)
+    chosen = feed(found, span, at_once, resident, looped=looped)
     with _preparing(model, chosen.prepare, class_weight, at_once):
-        if looped and steps is not None:
+        if looped and span.steps is not None:
             # Keras takes it for the function that it would have made itself.
             model.train_function = TrainingLoop(
                 model,
-                steps=steps,
+                steps=span.steps,
                 at_once=at_once,
-                first_epoch=first_epoch,
+                first_epoch=span.first_epoch,
+                done=span.done,
                 divided=chosen.divided,
                 stored=chosen.stored,
                 by_xla=for_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
@@ -285,10 +340,15 @@ def _fed(
         yield chosen.batches
 
 
-def _steps_in_graph(model: keras.Model) -> bool:
-    """Returns whether the model leaves the way from step to step to Keras, as compiled code."""
+def _looped(model: keras.Model, found: Source, steps: int | None) -> bool:
+    """Returns whether a `TrainingLoop` takes the steps.
+
+    It does where the model leaves the way from step to step to Keras, as compiled code.
+    """
     return (
-        not model.run_eagerly
+        found.own
+        and steps is not None
+        and not model.run_eagerly
         and not tf.config.functions_run_eagerly()
         and not tf.distribute.has_strategy()
         and model._distribute_strategy is None
@@ -305,7 +365,7 @@ def _steps_at_once(model: keras.Model, found: Source, steps: int | None, callbac
 
 
 def _by_batch(callbacks: Any) -> bool:
-    """Returns whether a callback, not one of Keras's own, wants to hear of each batch."""
+    """Returns whether a callback, not of Keras or this package, wants to hear of each batch."""
     callbacks = getattr(callbacks, "callbacks", callbacks)
     for callback in tf.nest.flatten(callbacks) if callbacks else []:
         for name in (
@@ -315,7 +375,7 @@ def _by_batch(callbacks: Any) -> bool:
             "on_batch_end",
         ):
             method = getattr(callback, name, None)
-            if not getattr(method, "__module__", "keras.").startswith("keras."):
+            if not getattr(method, "__module__", "keras.").startswith(("keras.", "asl_fast.")):
                 return True
     return False
 

@@ -15,7 +15,7 @@ FLOORS = [
     },
     {"recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay", "decode"},
     {"affine", "dataset", "figures", "network", "pipeline", "lint", "precision", "optimizer"},
-    {"augment", "evaluation", "kaggle", "loop", "targets"},
+    {"augment", "evaluation", "kaggle", "loop", "targets", "checkpoint"},
     {"standardize", "iterators", "memory"},
     {"files"},
     {"generator"},

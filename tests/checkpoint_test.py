@@ -1,0 +1,291 @@
+import errno
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import asl_fast
+from asl_fast import InputError, fit
+from asl_fast.checkpoint import Checkpoints
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (60, 8, 8, 1)).astype(np.uint8)
+LABELS = RNG.integers(0, 4, 60)
+
+
+class StopAt(keras.callbacks.Callback):
+    """Ends the training as Ctrl-C would, in the middle of whatever is going on."""
+
+    def __init__(self, batch, epoch=1, event="batch"):
+        super().__init__()
+        self.at = event, epoch, batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.at == ("batch", self.epoch, batch):
+            raise KeyboardInterrupt
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self.at == ("test", self.epoch, batch):
+            raise KeyboardInterrupt
+
+
+def train(folder, *callbacks, units=16, optimizer=None, seconds=0.0, identity=None, **arguments):
+    """Trains a small network three epochs of six steps; returns its state and history."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(units),
+            layers.Dense(4, "softmax"),
+        ]
+    )
+    model.compile(
+        optimizer or keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(0.01, 18)),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    history = fit(
+        model,
+        IMAGES,
+        LABELS,
+        batch_size=10,
+        epochs=3,
+        augment=asl_fast.RandomAugment(rotation_range=20, horizontal_flip=True, dtype="float32"),
+        validation_data=(IMAGES[:20], LABELS[:20]),
+        validation_batch_size=10,
+        callbacks=list(callbacks),
+        checkpoints=folder and Checkpoints(folder, seconds, identity),
+        verbose=0,
+        **{"steps_per_execution": 2, **arguments},
+    )
+    variables = [*model.variables, *model.optimizer.variables]
+    return [variable.numpy() for variable in variables], history.history, history.epoch
+
+
+def assert_same(one, other):
+    for a, b in zip(one[0], other[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert one[1:] == other[1:]
+
+
+def averaged():
+    inner = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    return keras.optimizers.LossScaleOptimizer(inner)
+
+
+@pytest.mark.parametrize(
+    ("stop", "change"),
+    [
+        (StopAt(3), {}),
+        (StopAt(3), {"optimizer": averaged}),
+        (StopAt(3), {"resident": False}),
+        (StopAt(5, epoch=0), {}),
+        (StopAt(1, event="test"), {}),
+        (StopAt(3, epoch=2), {"steps_per_execution": 4}),
+    ],
+    ids=["within an epoch", "averaged, loss scaled", "streamed", "last step", "validation", "four"],
+)
+def test_a_training_taken_up_ends_as_one_never_stopped(tmp_path, stop, change):
+    def arguments():
+        return {name: v() if callable(v) else v for name, v in change.items()}
+
+    whole = train(None, **arguments())
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop, **arguments())
+    kept = Checkpoints(tmp_path).load().facts
+    assert (kept["epoch"], kept["step"]) != (0, 0)
+    assert_same(train(tmp_path, **arguments()), whole)
+    # Nothing is left to do.
+    assert_same(train(tmp_path, **arguments()), whole)
+
+
+def test_it_goes_on_with_other_steps_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, StopAt(3))
+    assert_same(train(tmp_path, steps_per_execution=3), train(None))
+
+
+def test_where_steps_are_keras_own_whole_epochs_are_kept(tmp_path):
+    class Own(keras.Sequential):
+        def make_train_function(self, force=False):
+            return super().make_train_function(force)
+
+    def run(*callbacks):
+        keras.utils.set_random_seed(1)
+        model = Own([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        model.compile("sgd", "mse")
+        labels = np.eye(4)[LABELS]
+        told = fit(
+            model,
+            IMAGES,
+            labels,
+            batch_size=10,
+            epochs=3,
+            checkpoints=Checkpoints(tmp_path, 0.0),
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+        return model.get_weights(), told.history, told.epoch
+
+    with pytest.raises(KeyboardInterrupt):
+        run(StopAt(3))
+    facts = Checkpoints(tmp_path).load().facts
+    assert (facts["epoch"], facts["step"]) == (1, 0)
+    assert run()[2] == [0, 1, 2]
+
+
+def test_state_of_callbacks_is_kept(tmp_path):
+    class Counts(keras.callbacks.Callback):
+        count = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.count += 1
+
+        def get_state(self):
+            return {"count": self.count}
+
+        def set_state(self, state):
+            self.count = state["count"]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Counts(), StopAt(3))
+    counts = Counts()
+    train(tmp_path, counts)
+    assert counts.count == 3
+
+
+def _stopped(folder):
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, StopAt(3))
+    one, two = sorted(folder.glob("*.checkpoint"))
+    return one, two
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a bit", "emptied", "a folder"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, caplog, damage):
+    _, last = _stopped(tmp_path)
+    content = bytearray(last.read_bytes())
+    if damage == "a bit":
+        content[len(content) // 2] ^= 1
+    last.unlink()
+    if damage == "a folder":
+        last.mkdir()
+        (last / "file").touch()
+    else:
+        cut = {"cut short": -1, "a bit": None, "emptied": 0}[damage]
+        last.write_bytes(content[:cut])
+    taken_up = train(tmp_path)
+    assert last.name in caplog.text
+    assert_same(taken_up, train(None))
+
+
+def test_the_clock_set_back_changes_nothing(tmp_path, monkeypatch):
+    _, last = _stopped(tmp_path)
+    os.utime(last, (1, 1))
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    assert Checkpoints(tmp_path).load().facts["step"] == 2
+    assert_same(train(tmp_path), train(None))
+
+
+def test_a_full_disk_stops_no_training(tmp_path, monkeypatch, caplog):
+    _, last = _stopped(tmp_path)
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    before = last.read_bytes()
+    assert_same(train(tmp_path), train(None))
+    assert "can't be written: No space left on device. Training goes on" in caplog.text
+    assert last.read_bytes() == before
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".checkpoint", ""}
+
+
+def test_two_trainings_in_one_folder(tmp_path):
+    with Checkpoints(tmp_path), pytest.raises(InputError, match="Another training writes to"):
+        train(tmp_path)
+    train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"identity": {"seed": 1}}, "begun with another seed: None, and now it is 1"),
+        ({"units": 17}, "of another model or optimizer"),
+        ({"steps_per_epoch": 5}, "begun with 6 steps an epoch, and now it has 5"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, arguments, message):
+    _stopped(tmp_path)
+    with pytest.raises(InputError, match=message):
+        train(tmp_path, **arguments)
+
+
+def test_seconds_below_0_are_refused(tmp_path):
+    with pytest.raises(InputError, match="seconds between checkpoints must be at least 0: -1"):
+        Checkpoints(tmp_path, -1)
+
+
+# Forked from a process that has TensorFlow loaded, but has not yet used it: seconds less each.
+KILLING = """
+import os, random, signal, sys, time, traceback
+from pathlib import Path
+from tests.checkpoint_test import train
+
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+
+def begin(name):
+    process = os.fork()
+    if process == 0:
+        try:
+            state, history, epochs = train(folder / name)
+            text = repr([value.tobytes() for value in state]) + repr((history, epochs))
+            (folder / f"{name}.txt").write_text(text)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return process
+
+_, status = os.waitpid(begin("whole"), 0)
+assert status == 0
+random.seed(0)
+name = 0
+while kills:
+    process = begin(str(name))
+    end = time.monotonic() + random.uniform(0.3, 3.0)
+    while not (ended := os.waitpid(process, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.005)
+    if ended[0]:
+        assert ended[1] == 0
+        assert (folder / f"{name}.txt").read_text() == (folder / "whole.txt").read_text()
+        name += 1
+    else:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        kills -= 1
+assert name > 0
+print(name, "runs ended")
+"""
+
+
+def test_a_process_killed_at_any_moment_loses_nothing(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", KILLING, tmp_path, "50"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert result.returncode == 0, result.stderr
+    print(result.stdout)
