@@ -24,7 +24,7 @@ from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
 from asl_fast.recipe import RECIPES, Recipe
 from asl_fast.standardize import Standardize
-from asl_fast.storage import replacing
+from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES
 from asl_fast.trainer import TrainingClock, fit
 
@@ -111,6 +111,7 @@ def train(
         "steps_per_execution": steps_per_execution,
         "deterministic": deterministic,
     }
+    make_folder(out)
     with checkpoints:
         _refuse_finished(out)  # another process may have ended it meanwhile
         if stopped(out) is None:

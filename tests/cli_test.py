@@ -1,5 +1,6 @@
 import json
 import re
+import signal
 import time
 
 import keras
@@ -58,6 +59,27 @@ def test_train_then_evaluate(asl_fast, folder, tmp_path):
     assert f"{right} of 48 right, mirror images averaged in" in mirrored.stdout
 
 
+def test_signals_stop_a_run_that_can_then_go_on(asl_fast_process, folder, tmp_path):
+    out = tmp_path / "run"
+    command = ["train", "--resume", "--out", out]
+    options = ["--data", folder, "--epochs", 60, "--batch-size", 8, "--seed", 5]
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = asl_fast_process(*command, *options)
+        known = {path.name for path in out.glob("checkpoints/*.checkpoint")}
+        deadline = time.monotonic() + 60
+        while known >= {path.name for path in out.glob("checkpoints/*.checkpoint")}:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        errors = process.communicate()[1]
+        assert process.returncode == code, errors
+        assert f"Go on with: asl-fast train --resume --out {out}" in " ".join(errors.split())
+        options = []  # as they were
+    settings = json.loads((out / "checkpoints" / "settings.json").read_text())
+    assert (settings["seed"], settings["changes"]) == (5, {"epochs": 60, "batch_size": 8})
+
+
 def test_preview_writes_a_picture(asl_fast, folder, tmp_path):
     out = tmp_path / "new" / "preview.png"
     result = asl_fast("preview", "--data", folder, "--out", out)
@@ -91,6 +113,7 @@ MISTAKES = {
     "a broken table": (["--train", "broken.csv", "--valid", "broken.csv"], "broken.csv, row 2, "),
     "an unwritable folder": (["--data", "data", "--out", "file/run"], "file/run can't be written"),
     "fewer rows than a batch": (["--data", "data", "--batch-size", "999"], "fewer than a batch"),
+    "nothing to go on with": (["--data", "data", "--resume"], "--resume needs --out"),
     "no steps": (
         ["--data", "data", "--steps-per-execution", "0"],
         "steps per execution must be at least 1",

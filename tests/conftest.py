@@ -54,3 +54,23 @@ def asl_fast():
         )
 
     return run
+
+
+@pytest.fixture
+def asl_fast_process():
+    """Starts the command line in a process that goes on meanwhile."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "asl_fast", *map(str, arguments)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asl_fast import DivergenceError, InputError, dataset, device, run
+from asl_fast import Checkpoints, DivergenceError, InputError, dataset, device, run
 
 
 def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
@@ -92,7 +92,45 @@ def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run.train(dataset.load(folder), out, changes={"epochs": 2}, callbacks=[Stop()], verbose=0)
-    assert sorted(path.name for path in out.iterdir()) == ["logs", "model.keras"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "logs", "model.keras"]
+    assert not list(out.rglob("*.partial*"))
+
+
+def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations > 6:
+                raise KeyboardInterrupt
+
+    data = dataset.load(folder)
+    arguments = {"changes": {"epochs": 3}, "checkpoint_seconds": 0, "verbose": 0}
+    whole = run.train(data, tmp_path / "whole", **arguments)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run.train(data, out, callbacks=[Stop()], **arguments)
+    assert run.stopped(out)["changes"] == {"epochs": 3}
+
+    with pytest.raises(InputError, match="holds a run that was stopped.*--resume"):
+        run.train(data, out, **arguments)
+    with pytest.raises(InputError, match="begun with another epochs: 3, and now it is 4"):
+        run.train(data, out, resume=True, changes={"epochs": 4}, verbose=0)
+    other = data._replace(train=data.train._replace(sha256="0" * 64))
+    with pytest.raises(InputError, match=rf"train file .*: {data.train.sha256}.*{'0' * 64}"):
+        run.train(other, out, resume=True, **arguments)
+    with Checkpoints(out / "checkpoints"), pytest.raises(InputError, match="Another training"):
+        run.train(data, out, resume=True, **arguments)
+
+    metrics = run.train(data, out, resume=True, **arguments)
+    models = [keras.saving.load_model(path / "model.keras") for path in (out, tmp_path / "whole")]
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert metrics["val_accuracy"] == whole["val_accuracy"]
+    histories = [(path / "history.csv").read_text() for path in (out, tmp_path / "whole")]
+    one, other = ([line.rsplit(",", 1)[0] for line in text.splitlines()] for text in histories)
+    assert one == other
+    assert run.stopped(out) is None
+    with pytest.raises(InputError, match="holds a finished run already"):
+        run.train(data, out, resume=True, **arguments)
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
