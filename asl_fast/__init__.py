@@ -18,6 +18,7 @@ _HOMES = {
     "NumpyArrayIterator": "iterators",
     "RECIPES": "recipe",
     "RandomAugment": "augment",
+    "Records": "records",
     "Recipe": "recipe",
     "Standardize": "standardize",
     "build_cnn": "network",

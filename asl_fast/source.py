@@ -21,9 +21,13 @@ from asl_fast.pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from asl_fast.records import Records
 from asl_fast.standardize import Standardize
 
 __all__ = ["Kept", "Source", "Span", "own_iterator", "source"]
+
+# Records of a stream out of which the next one is drawn: 13 MB of 28x28.
+_SHUFFLED = 16384
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
 
@@ -121,6 +125,9 @@ def source(
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
         return _of_dataset(x, dress)
+    if isinstance(x, Records):
+        _refuse(x, "which brings its own", y=y, sample_weight=sample_weight)
+        return _of_records(x, batch_size or 32, shuffle, seed, dress)
     parts = x if isinstance(x, list | tuple) else [x]
     if all(hasattr(part, "shape") for part in parts):
         return _of_arrays(
@@ -214,16 +221,25 @@ class _Dress:
         return self._standardize(tf.cast(images, tf.float32))
 
     def validation(self, arrays: Any, batch_size: int) -> tf.data.Dataset:
-        """Returns batches of stored arrays (x, y) or (x, y, weights) as the network takes them."""
+        """Returns batches as the network takes them.
+
+        Args:
+            arrays: As stored: (x, y) or (x, y, weights), or `Records`.
+            batch_size: Int.
+        """
 
         def dress(x: Any, *rest: Any) -> Any:
             if isinstance(x, tuple):
                 return (self.standardized(x[0]), *x[1:]), *rest
             return self.standardized(x), *rest
 
-        with tf.device("CPU"):
-            stored = tf.data.Dataset.from_tensor_slices(_as_stored(arrays))
-        return stored.batch(batch_size).map(dress).prefetch(tf.data.AUTOTUNE)
+        if isinstance(arrays, Records):
+            rows = arrays.epoch(tf.constant(0, tf.int64)).batch(batch_size)
+            stored = rows.map(lambda _, record: arrays.parse(record))
+        else:
+            with tf.device("CPU"):
+                stored = tf.data.Dataset.from_tensor_slices(_as_stored(arrays)).batch(batch_size)
+        return stored.map(dress).prefetch(tf.data.AUTOTUNE)
 
 
 def _refuse(x: Any, because: str, **arguments: Any) -> None:
@@ -267,6 +283,38 @@ def _of_dataset(dataset: tf.data.Dataset, dress: _Dress) -> Source:
 
     in_pass = cardinality if cardinality > 0 else None
     return Source(batches, in_pass, dress.prepare, augments=dress.augments)
+
+
+def _of_records(
+    records: Records, batch_size: int, shuffle: bool, seed: int, dress: _Dress
+) -> Source:
+    in_pass = steps_per_epoch(records.rows, batch_size)
+
+    def one_pass(epoch: tf.Tensor) -> tf.data.Dataset:
+        rows = records.epoch(epoch, seed=seed, shuffle=_SHUFFLED if shuffle else 0)
+        numbered = rows.batch(batch_size)
+        return numbered.map(lambda row, record: (row, record, epoch))
+
+    def batch(row: tf.Tensor, record: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        return Batch((*records.parse(record), None), row, epoch)
+
+    def batches(span: Span) -> tf.data.Dataset:
+        steps = span.steps or in_pass
+        done = span.first_epoch * steps + span.done
+        # Passes need not end where epochs do.
+        first_pass, done = divmod(done, in_pass)
+        passes = tf.data.Dataset.range(first_pass, -(-span.epochs * steps // in_pass))
+        chosen = passes.flat_map(one_pass).skip(done)
+        return chosen.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    return Source(
+        batches,
+        in_pass,
+        dress.prepare,
+        validation=dress.validation,
+        augments=dress.augments,
+        exact=True,
+    )
 
 
 def _of_arrays(

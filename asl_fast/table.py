@@ -15,7 +15,17 @@ import pandas as pd
 
 from asl_fast.errors import InputError
 
-__all__ = ["CLASSES", "SIDE", "Table", "decompress", "parse", "write"]
+__all__ = [
+    "CLASSES",
+    "SIDE",
+    "Table",
+    "contiguous",
+    "decompress",
+    "only_table",
+    "parse",
+    "parse_rows",
+    "write",
+]
 
 CLASSES = 24
 SIDE = 28
@@ -56,11 +66,7 @@ def decompress(content: bytes, name: str) -> bytes:
             return lzma.decompress(content)
         if content.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                members = [n for n in archive.namelist() if n.endswith(".csv")]
-                tables = [n for n in members if not n.startswith("__MACOSX/")]
-                if len(tables) != 1:
-                    raise InputError(f"{name} must hold one .csv file, not {len(tables)}.")
-                return archive.read(tables[0])
+                return archive.read(only_table(archive, name))
     except (EOFError, OSError, ValueError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
@@ -68,6 +74,19 @@ def decompress(content: bytes, name: str) -> bytes:
             f"{name} is cut short or damaged: it can't be decompressed ({error}). Fetch it again."
         ) from None
     return content
+
+
+def only_table(archive: zipfile.ZipFile, name: str) -> str:
+    """Returns the name of the one table in an archive.
+
+    Raises:
+        InputError: It holds none, or several.
+    """
+    members = [member for member in archive.namelist() if member.endswith(".csv")]
+    tables = [member for member in members if not member.startswith("__MACOSX/")]
+    if len(tables) != 1:
+        raise InputError(f"{name} must hold one .csv file, not {len(tables)}.")
+    return tables[0]
 
 
 def parse(content: bytes, name: str) -> Table:
@@ -80,19 +99,37 @@ def parse(content: bytes, name: str) -> Table:
     Raises:
         InputError: The table is not of that form. Rows are counted from 1, after the header.
     """
-    frame = _ordered(_read(content, name), name)
+    images, labels = parse_rows(content, name)
+    labels, spelling = contiguous(labels, name)
+    return Table(images, labels, spelling)
+
+
+def parse_rows(content: bytes, name: str, first_row: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Parses a part of a table, whose labels may be of either spelling.
+
+    Args:
+        content: CSV text with the table's header.
+        name: What messages call it.
+        first_row: Int, the number of the part's first row.
+
+    Returns:
+        Images, uint8 (rows, 28, 28, 1), and labels as they stand, int32 (rows,), 0 to 24.
+
+    Raises:
+        InputError: As for `parse`.
+    """
+    frame = _ordered(_read(content, name, first_row), name)
     if not len(frame):
         raise InputError(f"{name} has a header but no rows.")
+    frame.index += first_row
     cells = _whole_numbers(frame, name)
-    labels, spelling = _contiguous(cells[:, 0], name)
-    pixels = cells[:, 1:]
+    labels, pixels = cells[:, 0], cells[:, 1:]
+    outside = (labels < 0) | (labels > CLASSES)
+    if outside.any():
+        _refuse_label(labels, int(outside.argmax()), name, first_row)
     _refuse_scaled(pixels, name)
     _refuse((pixels < 0) | (pixels > 255), frame, name, "Pixels are 0 to 255", first_column=1)
-    return Table(
-        images=pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 1),
-        labels=labels.astype(np.int32),
-        spelling=spelling,
-    )
+    return pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 1), labels.astype(np.int32)
 
 
 def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
@@ -107,7 +144,7 @@ def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     pd.DataFrame(cells, columns=["label", *_PIXELS]).to_csv(path, index=False)
 
 
-def _read(content: bytes, name: str) -> pd.DataFrame:
+def _read(content: bytes, name: str, first_row: int) -> pd.DataFrame:
     if not content.strip(b"\xef\xbb\xbf \t\r\n"):
         raise InputError(f"{name} is empty.")
     try:
@@ -119,14 +156,17 @@ def _read(content: bytes, name: str) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise InputError(f"{name} is not a CSV file: it is not text in UTF-8.") from None
     except pd.errors.ParserWarning:
-        raise InputError(f"{name}, row 1: more cells than the header has names.") from None
+        raise InputError(
+            f"{name}, row {first_row}: more cells than the header has names."
+        ) from None
     except pd.errors.ParserError as error:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         if not found:
             raise InputError(f"{name} can't be read as CSV: {error}.") from None
         expected, line, saw = map(int, found.groups())
         raise InputError(
-            f"{name}, row {line - 1}: {saw} cells where the header has {expected} names."
+            f"{name}, row {line - 2 + first_row}: {saw} cells where the header has {expected} "
+            "names."
         ) from None
 
 
@@ -190,26 +230,26 @@ def _refuse(
     shown = "nothing" if value != value else repr(value)  # NaN stands for an empty cell
     more = int(wrong.sum()) - 1
     raise InputError(
-        f"{name}, row {row + 1}, column {frame.columns[column]}: holds {shown}. {rule}."
+        f"{name}, row {frame.index[row]}, column {frame.columns[column]}: holds {shown}. {rule}."
         + (f" ({more} more such cell{'s' if more > 1 else ''}.)" if more else "")
     )
 
 
-def _contiguous(labels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Returns labels 0 to 23 and the spelling found.
+def contiguous(labels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
+    """Returns labels 0 to 23 and the spelling found, as `Table` holds it.
 
     Only Kaggle's labels reach 24 and only the course's hold a 9, which is K there.
+
+    Args:
+        labels: Integers, 0 to 24.
+        name: What messages call the table.
+
+    Raises:
+        InputError: They may be of either spelling, or are of both.
     """
-    outside = (labels < 0) | (labels > CLASSES)
     nine, twenty_four = (labels == _J).any(), (labels == CLASSES).any()
     if nine and twenty_four:
-        outside |= labels == _J
-    if outside.any():
-        row = int(outside.argmax())
-        raise InputError(
-            f"{name}, row {row + 1}, column label: holds {labels[row]:.0f}. Labels are 0 to 23, "
-            "or 0 to 24 without 9 (J) as Kaggle counts them."
-        )
+        _refuse_label(labels, int((labels == _J).argmax()), name)
     if twenty_four:
         return labels - (labels > _J), "kaggle"
     if nine:
@@ -219,4 +259,11 @@ def _contiguous(labels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     raise InputError(
         f"{name}: its labels hold neither 9 nor 24, so they may be the course's (0 to 23) or "
         "Kaggle's (0 to 24 without 9). Add a row of either letter, K or Y."
+    )
+
+
+def _refuse_label(labels: np.ndarray, row: int, name: str, first_row: int = 1) -> None:
+    raise InputError(
+        f"{name}, row {row + first_row}, column label: holds {labels[row]:.0f}. Labels are 0 to "
+        "23, or 0 to 24 without 9 (J) as Kaggle counts them."
     )

@@ -21,6 +21,7 @@ from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
+from asl_fast.records import Records
 from asl_fast.source import Source, Span, own_iterator, source
 from asl_fast.standardize import Standardize
 from asl_fast.targets import check_labels, fitting_labels
@@ -126,17 +127,20 @@ def fit(
               the generator's options in the training step;
             - arrays, as stored: images (n, height, width, channels), or a list that begins with
               them;
+            - `Records`: images and labels that are streamed from disk;
             - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`;
             - anything else that `keras.Model.fit` takes: it is handed over.
         y: Labels, where x is arrays.
-        batch_size: Int, where x is arrays; 32 by default. The last batch holds what is left.
+        batch_size: Int, where x is arrays or records; 32 by default. The last batch holds what is
+            left.
         epochs: Int, the epoch to end before.
         verbose: As Keras's.
         callbacks: As Keras's.
         validation_split: Float in [0, 1): the last share of the arrays, not augmented.
-        validation_data: As Keras's. Where x is arrays, so are these stored: they go through
-            `standardize`, or through the standardisation of `augment`.
-        shuffle: Bool. Whether arrays are shuffled, anew at each epoch.
+        validation_data: As Keras's, or `Records`. Where x is arrays or records, so are these
+            stored: they go through `standardize`, or through the standardisation of `augment`.
+        shuffle: Bool. Whether arrays and records are shuffled, anew at each epoch; records within
+            16,384 at a time, after their shards.
         class_weight: As Keras's; a class without one weighs 1.
         sample_weight: One weight a row, where x is arrays.
         initial_epoch: Int. For arrays also the epoch whose order and augmentation come first.
@@ -145,9 +149,9 @@ def fit(
         validation_steps: Number of batches of validation, or None for one pass; never more.
         validation_batch_size: As Keras's.
         validation_freq: As Keras's.
-        augment: For arrays and datasets: what happens to the images. An `ImageDataGenerator`
-            standardises too.
-        standardize: For arrays and datasets: what follows the augmentation.
+        augment: For arrays, records and datasets: what happens to the images. An
+            `ImageDataGenerator` standardises too.
+        standardize: For arrays, records and datasets: what follows the augmentation.
         seed: Int in [0, 2**32): of the order of arrays, and of `augment` but for `RandomAugment`.
         precision: For this training: the name of a Keras dtype policy, as "mixed_bfloat16", or
             "auto" for what the device is good at; output layers keep theirs. None: as it is.
@@ -160,9 +164,9 @@ def fit(
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
             1 where a callback of yours has something to do at each batch.
         checkpoints: Where to keep the training's state. If a checkpoint is there, the training
-            goes on from it, and ends as one that was never stopped: with arrays for x, trained
-            on a CPU, to the last bit. From arrays it is taken up within an epoch, otherwise at
-            the last whole one. Ctrl-C and SIGTERM end the training after the step at hand and a
+            goes on from it, and ends as one that was never stopped: from arrays or records,
+            trained on a CPU, to the last bit. From these it is taken up within an epoch, otherwise
+            at the last whole one. Ctrl-C and SIGTERM end the training after the step at hand and a
             checkpoint, with `KeyboardInterrupt` and `SystemExit(143)`. Of callbacks those are
             continued that have `get_state()` and `set_state(state)`; others start anew.
 
@@ -190,10 +194,12 @@ def fit(
     check_labels(model, getattr(x, "y", None) if y is None else y)
     if validation_data is None:
         validation_data = found.held_out
-    if isinstance(validation_data, list | tuple) and found.validation is not None:
+    if isinstance(validation_data, list | tuple | Records) and found.validation is not None:
         rows = validation_batch_size or batch_size or 32
-        check_labels(model, validation_data[1] if len(validation_data) > 1 else None)
-        validation_data = found.validation(tuple(validation_data), rows)
+        if not isinstance(validation_data, Records):
+            validation_data = tuple(validation_data)
+            check_labels(model, validation_data[1] if len(validation_data) > 1 else None)
+        validation_data = found.validation(validation_data, rows)
     validation_data = own_iterator(validation_data)
     if isinstance(validation_data, tf.data.Dataset):
         validation_batch_size = None

@@ -1,0 +1,365 @@
+"""Image data sets as TFRecord shards: for more images than memory holds.
+
+A folder of shards holds `index.json`, which says what is in them. Each record is a
+`tf.train.Example` of an `image`, its uint8 pixels row by row, and a `label`, an integer.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+
+from asl_fast import storage
+from asl_fast.errors import InputError
+from asl_fast.pipeline import shuffled
+
+__all__ = ["INDEX", "Records", "Shard", "write_index", "write_shard"]
+
+INDEX = "index.json"
+
+_FORMAT = 1
+_COMPRESSIONS = ("", "GZIP")
+# Shards that are read at once, and records of one before the next one's.
+_INTERLEAVED, _BLOCK = 8, 16
+_HEADER = 12  # bytes before a record's data
+
+_log = logging.getLogger(__name__)
+
+
+class Shard(NamedTuple):
+    """A file of records.
+
+    Attributes:
+        file: Str, its name within the folder.
+        rows: Int, records.
+        sha256: Str, of the file.
+    """
+
+    file: str
+    rows: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A folder of shards, to be streamed.
+
+    Attributes:
+        folder: Path.
+        shape: Height, width and channels of every image.
+        labels: The integers that stand for the classes, in the classes' order.
+        classes: Str each.
+        compression: "" or "GZIP".
+        shards: In the order of their rows.
+    """
+
+    folder: Path
+    shape: tuple[int, int, int]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    compression: str
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def open(cls, folder: str | Path, damaged: str = "stop") -> "Records":
+        """Reads the index of a folder.
+
+        Args:
+            folder: As `asl-fast data convert` writes it.
+            damaged: "stop": a damaged record ends the training that meets it, with an error that
+                says where it is. "skip": all shards are looked through now; of those that are not
+                what the index says whole copies are made in the cache, of the good records alone,
+                and a warning counts the others.
+
+        Raises:
+            InputError: No index, one that is not whole, or a shard that is missing.
+        """
+        folder = Path(folder)
+        if damaged not in ("stop", "skip"):
+            raise InputError(f"`damaged` must be 'stop' or 'skip'. Received: {damaged!r}.")
+        records = _parsed(folder)
+        for shard in records.shards:
+            if not (folder / shard.file).is_file():
+                raise InputError(f"{folder} lacks the shard {shard.file}. Convert the data anew.")
+        return records.without_damage() if damaged == "skip" else records
+
+    @property
+    def rows(self) -> int:
+        """Int, of all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def sha256(self) -> str:
+        """Of what the shards hold."""
+        text = json.dumps([self.shape, self.labels, *(shard.sha256 for shard in self.shards)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def epoch(self, epoch: tf.Tensor, *, seed: int = 0, shuffle: int = 0) -> tf.data.Dataset:
+        """Returns a pass over the records, the same at each call.
+
+        Args:
+            epoch: Integer scalar.
+            seed: Int in [0, 2**32), of the order.
+            shuffle: Int, records of the buffer out of which the next one is drawn, after the
+                shards were shuffled; 0 leaves them in their order.
+
+        Returns:
+            A dataset of (row, record): int64 and serialized.
+        """
+        count = len(self.shards)
+        paths = tf.constant([str(self.folder / shard.file) for shard in self.shards])
+        first_rows = np.cumsum([0, *(shard.rows for shard in self.shards[:-1])])
+        order = tf.range(count, dtype=tf.int64)
+        if shuffle:
+            order = shuffled(order, count, seed, epoch)
+
+        def read(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
+            stored = tf.data.TFRecordDataset(path, self.compression)
+            return tf.data.Dataset.zip(tf.data.Dataset.counter(first_row), stored)
+
+        files = tf.data.Dataset.from_tensor_slices(
+            (tf.gather(paths, order), tf.gather(tf.constant(first_rows, tf.int64), order))
+        )
+        if not shuffle:
+            return files.flat_map(read)
+        records = files.interleave(
+            read,
+            cycle_length=min(_INTERLEAVED, count),
+            block_length=_BLOCK,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        drawn = tf.random.experimental.stateless_fold_in(
+            tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64)
+        )
+        return records.shuffle(shuffle, seed=drawn[0], reshuffle_each_iteration=False)
+
+    def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the images, uint8 (n, height, width, channels), and the classes, int32 (n,).
+
+        Args:
+            records: Serialized, (n,).
+        """
+        found = tf.io.parse_example(
+            records,
+            {
+                "image": tf.io.FixedLenFeature((), tf.string),
+                "label": tf.io.FixedLenFeature((), tf.int64),
+            },
+        )
+        size = int(np.prod(self.shape))
+        pixels = tf.io.decode_raw(found["image"], tf.uint8)
+        images = tf.reshape(tf.ensure_shape(pixels, (None, size)), (-1, *self.shape))
+        classes = tf.argmax(found["label"][:, None] == tf.constant(self.labels, tf.int64), axis=1)
+        return images, tf.cast(classes, tf.int32)
+
+    def damage(self) -> Iterator[tuple[Shard, str]]:
+        """Yields what is wrong with the shards that are not what the index says, in words."""
+        for shard in self.shards:
+            if _sha256(self.folder / shard.file) == shard.sha256:
+                continue
+            good, wrong = self._read_through(shard)
+            yield shard, "; ".join(wrong[:3]) or f"{len(good)} records instead of {shard.rows}"
+
+    def without_damage(self) -> "Records":
+        """Returns the good records: whole shards, and copies of the others in the cache."""
+        shards = []
+        lost = 0
+        for shard in self.shards:
+            path = self.folder / shard.file
+            digest = _sha256(path)
+            if digest != shard.sha256:
+                good, wrong = self._read_through(shard)
+                lost += shard.rows - len(good)
+                _log.warning("%s: %s", path, "; ".join(wrong[:3]) or "not what the index says")
+                copy = storage.cache_folder() / "records" / f"{digest}.tfrecord"
+                storage.make_folder(copy.parent)
+                shard = _write(copy, good, self.compression)._replace(file=str(copy.resolve()))
+            shards.append(shard)
+        if lost:
+            _log.warning(
+                "%s: %d of %d records are damaged and are left out.", self.folder, lost, self.rows
+            )
+        return dataclasses.replace(self, shards=tuple(shards))
+
+    def _read_through(self, shard: Shard) -> tuple[list[bytes], list[str]]:
+        """Returns a damaged shard's good records, and where the others are."""
+        content = (self.folder / shard.file).read_bytes()
+        where = "byte"
+        if self.compression:
+            content, where = _inflated(content), "uncompressed byte"
+        good: list[bytes] = []
+        wrong: list[str] = []
+        offset = 0
+        while offset < len(content):
+            record, following = _record_at(content, offset)
+            if record is not None:
+                good.append(record)
+            else:
+                wrong.append(f"record {len(good) + len(wrong) + 1} at {where} {offset} is damaged")
+            offset = following
+        return good, wrong
+
+
+def write_shard(
+    path: Path, images: np.ndarray, labels: Sequence[int] | np.ndarray, compression: str = ""
+) -> Shard:
+    """Writes a shard, whole or not at all.
+
+    Args:
+        path: Of the file.
+        images: uint8, (n, height, width, channels).
+        labels: Integers, (n,).
+        compression: "" or "GZIP".
+    """
+
+    def serialized() -> Iterator[bytes]:
+        for image, label in zip(images, labels, strict=True):
+            feature = {
+                "image": tf.train.Feature(
+                    bytes_list=tf.train.BytesList(value=[np.ascontiguousarray(image).tobytes()])
+                ),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)])),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            yield example.SerializeToString(deterministic=True)
+
+    return _write(path, serialized(), compression)
+
+
+def write_index(
+    folder: Path,
+    shape: Sequence[int],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    compression: str,
+    shards: Sequence[Shard],
+    source: Mapping[str, Any],
+) -> None:
+    """Writes `index.json`, the last thing of a conversion.
+
+    Args:
+        folder: Of the shards.
+        shape: Height, width and channels.
+        labels: The integers that stand for the classes in the records.
+        classes: Their names, in the same order.
+        compression: "" or "GZIP".
+        shards: In the order of their rows.
+        source: What the records were made of, for people.
+    """
+    content = {
+        "format": _FORMAT,
+        "rows": sum(shard.rows for shard in shards),
+        "shape": list(shape),
+        "labels": [int(label) for label in labels],
+        "classes": list(classes),
+        "compression": compression,
+        "source": dict(source),
+        "shards": [shard._asdict() for shard in shards],
+    }
+    with storage.replacing(folder / INDEX) as aside:
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _parsed(folder: Path) -> Records:
+    path = folder / INDEX
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise InputError(f"{path} has the format {content['format']!r}, not {_FORMAT}.")
+        height, width, channels = (int(side) for side in content["shape"])
+        shards = tuple(
+            Shard(str(shard["file"]), int(shard["rows"]), str(shard["sha256"]))
+            for shard in content["shards"]
+        )
+        records = Records(
+            folder,
+            (height, width, channels),
+            tuple(int(label) for label in content["labels"]),
+            tuple(str(name) for name in content["classes"]),
+            str(content["compression"]),
+            shards,
+        )
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{folder} has no {INDEX}: it holds no converted data.") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error!r}). Convert the data anew.") from None
+    if (
+        min(records.shape) < 1
+        or len(records.labels) != len(records.classes)
+        or not records.labels
+        or records.compression not in _COMPRESSIONS
+        or not shards
+        or any(shard.rows < 1 or Path(shard.file).name != shard.file for shard in shards)
+    ):
+        raise InputError(f"{path} is not as `asl-fast data convert` writes it. Convert anew.")
+    return records
+
+
+def _write(path: Path, records: Any, compression: str) -> Shard:
+    rows = 0
+    with storage.replacing(path) as aside:
+        with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
+            for record in records:
+                writer.write(record)
+                rows += 1
+        digest = _sha256(aside)
+    return Shard(path.name, rows, digest)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record_at(content: bytes, offset: int) -> tuple[bytes | None, int]:
+    """Returns the record at an offset, or None for a damaged one, and where the next begins.
+
+    A record is its length in 8 bytes, their checksum in 4, the data and their checksum:
+    https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+    """
+    length = _length_at(content, offset)
+    if length is None:
+        following = offset + 1
+        while following < len(content) and _length_at(content, following) is None:
+            following += 1
+        return None, following
+    begin, end = offset + _HEADER, offset + _HEADER + length
+    data, checksum = content[begin:end], content[end : end + 4]
+    if len(checksum) < 4 or _masked(data) != int.from_bytes(checksum, "little"):
+        return None, end + 4
+    return data, end + 4
+
+
+def _length_at(content: bytes, offset: int) -> int | None:
+    header = content[offset : offset + _HEADER]
+    if len(header) < _HEADER or _masked(header[:8]) != int.from_bytes(header[8:], "little"):
+        return None
+    return int.from_bytes(header[:8], "little")
+
+
+def _masked(data: bytes) -> int:
+    checksum = google_crc32c.value(data)
+    return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _inflated(content: bytes) -> bytes:
+    """Returns what of a gzip file can be decompressed."""
+    stream = zlib.decompressobj(wbits=31)
+    parts = []
+    for begin in range(0, len(content), 1 << 16):
+        try:
+            parts.append(stream.decompress(content[begin : begin + (1 << 16)]))
+        except zlib.error:
+            break
+    return b"".join(parts)
