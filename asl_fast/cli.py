@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from asl_fast import quiet
 from asl_fast.errors import InputError
 from asl_fast.recipe import OPTIMIZERS, RECIPES, SCHEDULES
 
@@ -77,6 +77,10 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Times the learning rate.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help=_INSTEAD)] = None,
     batch_norm_momentum: Annotated[float | None, typer.Option(help=_INSTEAD)] = None,
+    damaged: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(help="What to do where a record of converted data is damaged."),
+    ] = "stop",
     augment: Annotated[bool, typer.Option(help="Without: see what augmentation is worth.")] = True,
     seed: SeedOption = 0,
     precision: Annotated[
@@ -150,7 +154,7 @@ def train(
 
         if (before := run.stopped(out)) is not None:
             place, settings = _as_before(context, place, settings, before)
-    dataset = _load(**place)
+    dataset = _load(**place, damaged=damaged)
     _load_tensorflow(verbose)
     from asl_fast import run
 
@@ -226,11 +230,14 @@ def preview(
     from asl_fast.augment import RandomAugment
 
     storage.make_folder(out.parent)
-    rows = len(dataset.train.labels)
+    rows = dataset.train.rows
     if rows < 32:
         raise InputError(f"{dataset.train.source} has {rows} rows; the picture shows 32.")
-    samples = np.random.default_rng(seed).choice(rows, 32, replace=False)
-    images, labels = dataset.train.images[samples], dataset.train.labels[samples]
+    images, labels = dataset.train.images, dataset.train.labels
+    if dataset.train.records is not None:  # the first ones, as the others would have to be read
+        images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
+    samples = np.random.default_rng(seed).choice(len(labels), 32, replace=False)
+    images, labels = images[samples], labels[samples]
     options = RECIPES[recipe.value].augment
     layer = RandomAugment(**dataclasses.asdict(options), seed=seed, dtype="float32")
     augmented = np.asarray(layer(images, samples=samples, epoch=0, training=True))
@@ -473,6 +480,55 @@ def data_fetch(
     _console.print(f"Use it with: --data {to}", highlight=False, markup=False)
 
 
+@data_app.command("convert")
+def data_convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A CSV file of pixels, a folder of class folders, or a CSV file with the columns "
+            "filename and class."
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder for the records.")],
+    height: Annotated[int, typer.Option(help="That image files are resized to.")] = 28,
+    width: Annotated[int, typer.Option(help="That image files are resized to.")] = 28,
+    color_mode: Annotated[
+        Literal["grayscale", "rgb", "rgba"], typer.Option(help="Of image files.")
+    ] = "grayscale",
+    compress: Annotated[bool, typer.Option("--compress", help="By gzip.")] = False,
+    shard_rows: Annotated[int, typer.Option(help="Images of a shard.")] = 16384,
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: as cores.")] = None,
+) -> None:
+    """Convert data of any size to records that training streams. Goes on where it was stopped."""
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), "{task.description}", MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_notes) as bar:
+        task = bar.add_task("Converting", total=None)
+
+        def advance(rows: int, total: int | None) -> None:
+            bar.update(task, advance=rows, total=total)
+
+        _load_tensorflow(verbose=False)
+        from asl_fast.convert import convert
+
+        records = convert(
+            source,
+            to,
+            size=(height, width),
+            color_mode=color_mode,
+            compress=compress,
+            shard_rows=shard_rows,
+            workers=workers,
+            progress=advance,
+        )
+    _console.print(
+        f"Wrote {records.rows:,} images in {len(records.shards)} shards to {to}",
+        highlight=False,
+        markup=False,
+    )
+
+
 @data_app.command("render")
 def data_render(
     to: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("data/rendered"),
@@ -506,16 +562,18 @@ def main() -> None:
         sys.exit(2)
 
 
-def _load(data: Path | None, train: Path | None, valid: Path | None) -> "Dataset":
+def _load(
+    data: Path | None, train: Path | None, valid: Path | None, damaged: str = "stop"
+) -> "Dataset":
     """Loads a data set with a sign of life, and says what it is."""
     with _rendering() as progress:
         from asl_fast import dataset as datasets
 
-        dataset = datasets.load(data, train=train, valid=valid, progress=progress)
+        dataset = datasets.load(data, train=train, valid=valid, progress=progress, damaged=damaged)
     for name, split in (("train", dataset.train), ("valid", dataset.valid)):
         spelling = "" if split.spelling == "either" else f", {split.spelling} labels"
         _notes.print(
-            f"{name}: {split.source}, {len(split.labels):,} rows{spelling}",
+            f"{name}: {split.source}, {split.rows:,} rows{spelling}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -558,31 +616,19 @@ def _rendering() -> Iterator[Callable[[int], None]]:
 
 
 def _load_tensorflow(verbose: bool) -> None:
-    """Imports TensorFlow, without what it writes to standard error meanwhile unless `verbose`.
-
-    Some of those lines come before its logging is set up and obey no setting.
-    """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    """Imports TensorFlow, without what it writes to standard error meanwhile unless `verbose`."""
     if verbose:
-        import tensorflow
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        import tensorflow  # noqa: F401
 
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    with _notes.status("Starting TensorFlow"), tempfile.TemporaryFile() as held:
-        # The spinner writes to a duplicate, or the redirection below would swallow it too.
-        stderr = os.dup(2)
-        original, _notes.file = _notes.file, os.fdopen(os.dup(stderr), "w")
-        os.dup2(held.fileno(), 2)
+    # The spinner writes to a duplicate, or it would be swallowed too.
+    with (
+        _notes.status("Starting TensorFlow"),
+        os.fdopen(os.dup(2), "w") as duplicate,
+    ):
+        original, _notes.file = _notes.file, duplicate
         try:
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()  # reports a driver that is not there
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
+            quiet.import_tensorflow()
         finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
             _notes.file = original

@@ -18,7 +18,7 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from asl_fast import records, storage, table
+from asl_fast import quiet, records, storage, table
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.records import Records, Shard
@@ -296,7 +296,7 @@ def _convert_all(
             progress(notes[number]["rows"], total)
 
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet.import_tensorflow) as pool:
         try:
             for number, job in enumerate(jobs):
                 note = _finished(work.folder, number)
@@ -311,6 +311,8 @@ def _convert_all(
             collect(all_of_them=True)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
+            if not list(work.folder.glob("*.tfrecord")):
+                (work.folder / _SETTINGS).unlink()  # nothing to go on with
             raise
     return [notes[number] for number in sorted(notes)]
 

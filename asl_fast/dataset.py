@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asl_fast import hands, storage
+from asl_fast import hands, quiet, storage
 from asl_fast.errors import InputError
 
 __all__ = ["BUILT_IN", "KNOWN_SHA256", "Dataset", "Split", "built_in", "load", "load_csv"]
@@ -25,6 +25,7 @@ KNOWN_SHA256 = {
 
 _TRAIN_NAMES = ["sign_mnist_train.csv"]
 _VALID_NAMES = ["sign_mnist_valid.csv", "sign_mnist_test.csv"]
+_INDEX = "index.json"
 _ENDINGS = ["", ".gz", ".zip", ".xz"]
 _PARSER_VERSION = 1  # part of the cache key: raise it when `table.parse` comes to other arrays
 
@@ -33,12 +34,13 @@ class Split(NamedTuple):
     """The train or the valid half of a data set.
 
     Attributes:
-        images: uint8, (rows, 28, 28, 1).
-        labels: int32, (rows,), 0 to 23.
+        images: uint8, (rows, 28, 28, 1); none where the data are records.
+        labels: int32, (rows,), 0 to 23; none where the data are records.
         source: Where they are from: a path, or `BUILT_IN`.
         sha256: Of the plain CSV text, so that a compressed copy counts as the same; of the arrays
             for the built-in set.
         spelling: How the file counts its labels; see `table.Table`.
+        records: `Records`, which are streamed, or None.
     """
 
     images: np.ndarray
@@ -46,12 +48,18 @@ class Split(NamedTuple):
     source: str
     sha256: str
     spelling: str
+    records: Any = None
+
+    @property
+    def rows(self) -> int:
+        """Int, images."""
+        return len(self.labels) if self.records is None else self.records.rows
 
     def describe(self) -> dict[str, Any]:
         """Returns what `metrics.json` says of it."""
         return {
             "source": self.source,
-            "rows": len(self.labels),
+            "rows": self.rows,
             "sha256": self.sha256,
             "labels": self.spelling,
         }
@@ -99,17 +107,19 @@ def load(
     train: str | os.PathLike[str] | None = None,
     valid: str | os.PathLike[str] | None = None,
     progress: Callable[[int], object] | None = None,
+    damaged: str = "stop",
 ) -> Dataset:
     """Loads a data set.
 
     Args:
         folder: Holds `sign_mnist_train.csv` and `sign_mnist_valid.csv` or `sign_mnist_test.csv`,
-            compressed or not. By default the folder that `ASL_FAST_DATA` names; only where that is
-            not set, the built-in set.
-        train: A single file in the folder's stead; goes with `valid`.
-        valid: A single file in the folder's stead; goes with `train`.
+            compressed or not; or two folders of records, `train` and `valid`. By default the
+            folder that `ASL_FAST_DATA` names; only where that is not set, the built-in set.
+        train: A single file, or folder of records, in the folder's stead; goes with `valid`.
+        valid: The same; goes with `train`.
         progress: Called with the number of images rendered since its last call, where the
             built-in set is not yet in the cache.
+        damaged: "stop" or "skip": what to do about damaged records; see `Records.open`.
 
     Raises:
         InputError: Something named is missing or can't be read.
@@ -119,13 +129,15 @@ def load(
             raise InputError("Give a data folder or single train and valid files, not both.")
         if not (train and valid):
             raise InputError("A train and a valid file belong together: give both.")
-        return _load_files(Path(train), Path(valid))
+        return _load_files(Path(train), Path(valid), damaged)
     if folder is None:
         folder = os.environ.get("ASL_FAST_DATA") or None
     if folder is None:
         return built_in(progress=progress)
     folder = Path(folder)
-    return _load_files(_find(folder, _TRAIN_NAMES), _find(folder, _VALID_NAMES))
+    if (folder / "train" / _INDEX).exists():
+        return _load_files(folder / "train", folder / "valid", damaged)
+    return _load_files(_find(folder, _TRAIN_NAMES), _find(folder, _VALID_NAMES), damaged)
 
 
 def built_in(*, progress: Callable[[int], object] | None = None) -> Dataset:
@@ -137,8 +149,11 @@ def built_in(*, progress: Callable[[int], object] | None = None) -> Dataset:
     return Dataset(BUILT_IN, *(_render(split, progress) for split in ("train", "valid")))
 
 
-def _load_files(train: Path, valid: Path) -> Dataset:
-    splits = _load_file(train), _load_file(valid)
+def _load_files(train: Path, valid: Path, damaged: str) -> Dataset:
+    splits = [
+        _open_records(path, damaged) if (path / _INDEX).exists() else _load_file(path)
+        for path in (train, valid)
+    ]
     known = all(split.sha256 in KNOWN_SHA256 for split in splits)
     return Dataset("Sign Language MNIST" if known else "CSV files", *splits)
 
@@ -162,7 +177,7 @@ def _load_file(path: Path) -> Split:
     except FileNotFoundError:
         raise InputError(f"There is no file {path}.") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a CSV file.") from None
+        raise InputError(f"{path} is a folder, neither a CSV file nor one of records.") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
     key = f"csv-{_PARSER_VERSION}-{digest}"
@@ -177,6 +192,21 @@ def _load_file(path: Path) -> Split:
     return Split(
         entry.images, entry.labels, str(path), entry.facts["sha256"], entry.facts["spelling"]
     )
+
+
+def _open_records(folder: Path, damaged: str) -> Split:
+    quiet.import_tensorflow()
+    from asl_fast.records import Records
+
+    records = Records.open(folder, damaged)
+    if records.shape != (28, 28, 1) or list(records.classes) != list(hands.LETTERS):
+        raise InputError(
+            f"{folder} holds images of {records.shape} in {len(records.classes)} classes; needed "
+            "are (28, 28, 1) and the 24 letters. Train others with asl_fast.fit and "
+            "asl_fast.build_cnn."
+        )
+    none = np.zeros((0, *records.shape), np.uint8), np.zeros(0, np.int32)
+    return Split(*none, str(folder), records.sha256, "course", records)
 
 
 def _render(split: str, progress: Callable[[int], object] | None) -> Split:

@@ -5,13 +5,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from asl_fast.dataset import Split
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.table import CLASSES, SIDE
 
-__all__ = ["evaluate", "load_any_model", "load_model"]
+__all__ = ["evaluate", "load_any_model", "load_model", "predict"]
+
+_BATCH = 1024
 
 
 def load_model(path: Path) -> keras.Model:
@@ -53,6 +56,26 @@ def load_any_model(path: Path) -> keras.Model:
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
 
 
+def predict(
+    model: keras.Model, split: Split, mirrored: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels (n,), integers, and what the model says, probabilities (n, 24).
+
+    Args:
+        model: Takes floats in [0, 1], gives probabilities.
+        split: The images and their letters.
+        mirrored: Whether the model sees mirror images.
+    """
+    side = slice(None, None, -1 if mirrored else 1)
+    if split.records is None:
+        pixels = np.asarray(split.images[:, :, side], np.float32) / 255
+        return np.asarray(split.labels), model.predict(pixels, batch_size=_BATCH, verbose=0)
+    batches = split.records.batches(_BATCH)
+    pixels = batches.map(lambda images, _: tf.cast(images[:, :, side], tf.float32) / 255)
+    labels = [letters for _, letters in batches.as_numpy_iterator()]
+    return np.concatenate(labels), model.predict(pixels, verbose=0)
+
+
 def evaluate(model: keras.Model, split: Split, mirrored: bool = False) -> dict[str, Any]:
     """Counts how many images the model names rightly.
 
@@ -66,11 +89,9 @@ def evaluate(model: keras.Model, split: Split, mirrored: bool = False) -> dict[s
         A dictionary with `accuracy`, `right`, `rows`, `mirrored`, `letters` (accuracy by letter)
         and `data`.
     """
-    labels = np.asarray(split.labels)
-    pixels = np.asarray(split.images, np.float32) / 255.0
-    probabilities = model.predict(pixels, batch_size=1024, verbose=0)
+    labels, probabilities = predict(model, split)
     if mirrored:
-        probabilities += model.predict(pixels[:, :, ::-1], batch_size=1024, verbose=0)
+        probabilities += predict(model, split, mirrored=True)[1]
     right = probabilities.argmax(axis=-1) == labels
     rows = np.bincount(labels, minlength=CLASSES)
     shares = np.bincount(labels, weights=right, minlength=CLASSES) / np.maximum(rows, 1)

@@ -74,7 +74,7 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def shuffled(positions: tf.Tensor, rows: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+def shuffled(positions: tf.Tensor, rows: int | tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """Returns which rows stand at these positions of an epoch's order.
 
     A permutation computed from (seed, epoch) alone: there is no shuffle buffer to fill.
@@ -88,7 +88,7 @@ def shuffled(positions: tf.Tensor, rows: int, seed: int, epoch: tf.Tensor) -> tf
     return tf.raw_ops.RandomIndexShuffle(
         index=positions,
         seed=tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32), 0]),
-        max_index=tf.constant(rows - 1, tf.int64),
+        max_index=tf.cast(rows - 1, tf.int64),
         rounds=_SHUFFLE_ROUNDS,
     )
 

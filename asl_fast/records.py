@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from asl_fast import storage
 from asl_fast.errors import InputError
-from asl_fast.pipeline import shuffled
+from asl_fast.pipeline import shuffled, steps_per_epoch
 
 __all__ = ["INDEX", "Records", "Shard", "write_index", "write_shard"]
 
@@ -29,6 +29,8 @@ _FORMAT = 1
 _COMPRESSIONS = ("", "GZIP")
 # Shards that are read at once, and records of one before the next one's.
 _INTERLEAVED, _BLOCK = 8, 16
+_BUFFER = 1 << 18  # bytes of a shard that are read at once
+_WINDOWS = 1_000_003  # more than an epoch has
 _HEADER = 12  # bytes before a record's data
 
 _log = logging.getLogger(__name__)
@@ -102,34 +104,37 @@ class Records:
         text = json.dumps([self.shape, self.labels, *(shard.sha256 for shard in self.shards)])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def epoch(self, epoch: tf.Tensor, *, seed: int = 0, shuffle: int = 0) -> tf.data.Dataset:
+    def epoch(
+        self, epoch: tf.Tensor, batch_size: int, *, seed: int = 0, window: int = 0
+    ) -> tf.data.Dataset:
         """Returns a pass over the records, the same at each call.
 
         Args:
             epoch: Integer scalar.
+            batch_size: Int; the last batch holds what is left.
             seed: Int in [0, 2**32), of the order.
-            shuffle: Int, records of the buffer out of which the next one is drawn, after the
-                shards were shuffled; 0 leaves them in their order.
+            window: Int, records that are shuffled at a time, after the shards were shuffled and
+                interleaved; 0 leaves all in their order.
 
         Returns:
-            A dataset of (row, record): int64 and serialized.
+            A dataset of (rows, records): the rows' numbers, int64 (n,), and serialized (n,).
         """
         count = len(self.shards)
         paths = tf.constant([str(self.folder / shard.file) for shard in self.shards])
         first_rows = np.cumsum([0, *(shard.rows for shard in self.shards[:-1])])
         order = tf.range(count, dtype=tf.int64)
-        if shuffle:
+        if window:
             order = shuffled(order, count, seed, epoch)
 
         def read(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
-            stored = tf.data.TFRecordDataset(path, self.compression)
+            stored = tf.data.TFRecordDataset(path, self.compression, _BUFFER)
             return tf.data.Dataset.zip(tf.data.Dataset.counter(first_row), stored)
 
         files = tf.data.Dataset.from_tensor_slices(
             (tf.gather(paths, order), tf.gather(tf.constant(first_rows, tf.int64), order))
         )
-        if not shuffle:
-            return files.flat_map(read)
+        if not window:
+            return files.flat_map(read).batch(batch_size)
         records = files.interleave(
             read,
             cycle_length=min(_INTERLEAVED, count),
@@ -137,10 +142,17 @@ class Records:
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        drawn = tf.random.experimental.stateless_fold_in(
-            tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64)
-        )
-        return records.shuffle(shuffle, seed=drawn[0], reshuffle_each_iteration=False)
+
+        def permuted(
+            number: tf.Tensor, found: tuple[tf.Tensor, tf.Tensor]
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            rows, serialized = found
+            there = tf.shape(rows, tf.int64)[0]
+            key = tf.cast(epoch, tf.int64) * _WINDOWS + number
+            places = shuffled(tf.range(there), there, seed, key % 2**32)
+            return tf.gather(rows, places), tf.gather(serialized, places)
+
+        return records.batch(window).enumerate().map(permuted).rebatch(batch_size)
 
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images, uint8 (n, height, width, channels), and the classes, int32 (n,).
@@ -160,6 +172,17 @@ class Records:
         images = tf.reshape(tf.ensure_shape(pixels, (None, size)), (-1, *self.shape))
         classes = tf.argmax(found["label"][:, None] == tf.constant(self.labels, tf.int64), axis=1)
         return images, tf.cast(classes, tf.int32)
+
+    def batches(self, batch_size: int) -> tf.data.Dataset:
+        """Returns all images and classes in their order, as `parse` gives them.
+
+        Args:
+            batch_size: Int; the last batch holds what is left.
+        """
+        rows = self.epoch(tf.constant(0, tf.int64), batch_size)
+        parsed = rows.map(lambda _, serialized: self.parse(serialized))
+        count = tf.data.experimental.assert_cardinality(steps_per_epoch(self.rows, batch_size))
+        return parsed.apply(count).prefetch(tf.data.AUTOTUNE)
 
     def damage(self) -> Iterator[tuple[Shard, str]]:
         """Yields what is wrong with the shards that are not what the index says, in words."""

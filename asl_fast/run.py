@@ -19,6 +19,7 @@ from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpoints
 from asl_fast.errors import InputError
+from asl_fast.evaluation import predict
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
@@ -124,18 +125,17 @@ def train(
         if deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(seed)
-        steps = chosen.epochs * steps_per_epoch(len(dataset.train.labels), chosen.batch_size)
+        steps = chosen.epochs * steps_per_epoch(dataset.train.rows, chosen.batch_size)
         model = _compiled(chosen, steps, policy, jit)
         clock = TrainingClock()
         history = fit(
             model,
-            dataset.train.images,
-            _one_hot(dataset.train.labels),
+            *_data(dataset.train),
             standardize=Standardize(rescale=1 / 255, dtype="float32"),
             augment=RandomAugment(**dataclasses.asdict(chosen.augment), seed=seed, dtype="float32")
             if augment
             else None,
-            validation_data=(dataset.valid.images, _one_hot(dataset.valid.labels)),
+            validation_data=dataset.valid.records or _data(dataset.valid),
             validation_batch_size=_VALIDATION_BATCH,
             batch_size=chosen.batch_size,
             epochs=chosen.epochs,
@@ -155,11 +155,9 @@ def train(
 
         _write_history(out / "history.csv", history, clock.seconds)
         figures.curves(out / "curves.png", history)
-        labels = np.asarray(dataset.valid.labels)
-        pixels = np.asarray(dataset.valid.images, np.float32) / 255
-        probabilities = model.predict(pixels, batch_size=_VALIDATION_BATCH, verbose=0)
+        labels, probabilities = predict(model, dataset.valid)
         figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
-        rate = len(dataset.train.labels) / float(np.median(clock.seconds))
+        rate = dataset.train.rows / float(np.median(clock.seconds))
         metrics = {
             "val_accuracy": history["val_accuracy"][-1],
             "best_val_accuracy": max(history["val_accuracy"]),
@@ -238,8 +236,11 @@ def _save(model: keras.Model, out: Path) -> None:
         model.save(aside)
 
 
-def _one_hot(labels: np.ndarray) -> np.ndarray:
-    return np.eye(CLASSES, dtype=np.float32)[labels]
+def _data(split: datasets.Split) -> tuple[Any, Any]:
+    """Returns x and y."""
+    if split.records is not None:
+        return split.records, None
+    return split.images, np.eye(CLASSES, dtype=np.float32)[split.labels]
 
 
 def _check(
@@ -251,7 +252,7 @@ def _check(
         )
     if not 0 <= seed < 2**32:
         raise InputError(f"The seed must be in [0, 2**32). Received: {seed}.")
-    rows = len(dataset.train.labels)
+    rows = dataset.train.rows
     if rows < batch_size:
         raise InputError(
             f"{dataset.train.source} has {rows} rows, fewer than a batch of {batch_size}. "

@@ -26,8 +26,8 @@ from asl_fast.standardize import Standardize
 
 __all__ = ["Kept", "Source", "Span", "own_iterator", "source"]
 
-# Records of a stream out of which the next one is drawn: 13 MB of 28x28.
-_SHUFFLED = 16384
+# Records of a stream that are shuffled at a time: 13 MB of 28x28.
+_WINDOW = 16384
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
 
@@ -234,8 +234,7 @@ class _Dress:
             return self.standardized(x), *rest
 
         if isinstance(arrays, Records):
-            rows = arrays.epoch(tf.constant(0, tf.int64)).batch(batch_size)
-            stored = rows.map(lambda _, record: arrays.parse(record))
+            stored = arrays.batches(batch_size)
         else:
             with tf.device("CPU"):
                 stored = tf.data.Dataset.from_tensor_slices(_as_stored(arrays)).batch(batch_size)
@@ -291,12 +290,12 @@ def _of_records(
     in_pass = steps_per_epoch(records.rows, batch_size)
 
     def one_pass(epoch: tf.Tensor) -> tf.data.Dataset:
-        rows = records.epoch(epoch, seed=seed, shuffle=_SHUFFLED if shuffle else 0)
-        numbered = rows.batch(batch_size)
-        return numbered.map(lambda row, record: (row, record, epoch))
+        window = _WINDOW if shuffle else 0
+        found = records.epoch(epoch, batch_size, seed=seed, window=window)
+        return found.map(lambda rows, serialized: (rows, serialized, epoch))
 
-    def batch(row: tf.Tensor, record: tf.Tensor, epoch: tf.Tensor) -> Batch:
-        return Batch((*records.parse(record), None), row, epoch)
+    def batch(rows: tf.Tensor, serialized: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        return Batch((*records.parse(serialized), None), rows, epoch)
 
     def batches(span: Span) -> tf.data.Dataset:
         steps = span.steps or in_pass

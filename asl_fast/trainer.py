@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Iterator as Iterated
 from typing import Any
 
@@ -194,6 +194,7 @@ def fit(
     check_labels(model, getattr(x, "y", None) if y is None else y)
     if validation_data is None:
         validation_data = found.held_out
+    validation_records = validation_data
     if isinstance(validation_data, list | tuple | Records) and found.validation is not None:
         rows = validation_batch_size or batch_size or 32
         if not isinstance(validation_data, Records):
@@ -235,6 +236,7 @@ def fit(
         stack.enter_context(_precision(model, precision))
         stack.enter_context(_jit(model, jit))
         stack.enter_context(_memory_in_words(found))
+        stack.enter_context(_damage_in_words([x, validation_records]))
         stack.enter_context(plain_errors())
         data = stack.enter_context(
             _fed(
@@ -491,6 +493,21 @@ def _memory_in_words(found: Source) -> Iterated[None]:
             f"The memory of the device is not enough.{size} A smaller batch takes less, and so "
             "does mixed precision."
         ) from error
+
+
+@contextlib.contextmanager
+def _damage_in_words(given: Sequence[Any]) -> Iterated[None]:
+    """Says where among the data, those that are records, the damage is."""
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        for records in given:
+            for shard, what in records.damage() if isinstance(records, Records) else ():
+                raise InputError(
+                    f"{records.folder / shard.file}: {what}. Convert the data anew, or leave such "
+                    "records out: damaged='skip' of Records.open, --damaged skip of asl-fast train."
+                ) from error
+        raise
 
 
 @contextlib.contextmanager

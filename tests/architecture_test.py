@@ -11,7 +11,7 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("hands", "device", "resize", "readiness"),
+        *("hands", "device", "resize", "readiness", "quiet"),
     },
     {"recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay", "decode"},
     {"affine", "dataset", "figures", "network", "pipeline", "lint", "precision", "optimizer"},
