@@ -61,18 +61,7 @@ PLAIN = ", not augmented"
 _JUDGES = {"photographs": "photographs held out", "official": "the official valid file"}
 
 # What each trial changes one thing of.
-_BASE = Recipe(
-    RECIPES["course"].augment,
-    optimizer="muon",
-    learning_rate=1e-2,
-    batch_size=128,
-    epochs=2,
-    schedule="cosine",
-    warm_up=0.2,
-    weight_decay=0.004,
-    label_smoothing=0.1,
-    batch_norm_momentum=0.9,
-)
+_BASE = RECIPES["fast"]
 
 
 def _base(extra: str = "", **changes: Any) -> Trial:
@@ -99,6 +88,9 @@ GRID = {
     "batch-norm momentum 0.99": _base(batch_norm_momentum=0.99),
     "1 epoch": _base(epochs=1),
     "4 epochs": _base(epochs=4),
+    "12 epochs": _base(epochs=12),
+    "18 epochs": _base(epochs=18),
+    "12 epochs, augmentation fading to half": _base("augmentation fading to half", epochs=12),
     **{name: _base(name) for name in trials.EXTRAS if name},
     **{name: Trial(recipe) for name, recipe in RECIPES.items()},
     **{f"{name}{PLAIN}": Trial(recipe, augment=False) for name, recipe in RECIPES.items()},
