@@ -19,7 +19,7 @@ from rich.table import Table
 
 from asl_fast import quiet
 from asl_fast.errors import InputError
-from asl_fast.recipe import OPTIMIZERS, RECIPES, SCHEDULES
+from asl_fast.recipe import DEFAULT, OPTIMIZERS, RECIPES, SCHEDULES
 
 if TYPE_CHECKING:
     from asl_fast.dataset import Dataset
@@ -65,7 +65,7 @@ def train(
     data: DataOption = None,
     train: TrainFileOption = None,
     valid: ValidFileOption = None,
-    recipe: Annotated[RecipeName, typer.Option(help="How to train.")] = RecipeName("course"),
+    recipe: Annotated[RecipeName, typer.Option(help="How to train.")] = RecipeName(DEFAULT),
     epochs: Annotated[int | None, typer.Option(help=_INSTEAD)] = None,
     batch_size: Annotated[int | None, typer.Option(help=_INSTEAD)] = None,
     optimizer: Annotated[str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = None,
@@ -215,7 +215,7 @@ def preview(
     train: TrainFileOption = None,
     valid: ValidFileOption = None,
     recipe: Annotated[RecipeName, typer.Option(help="Whose augmentation to show.")] = RecipeName(
-        "course"
+        DEFAULT
     ),
     seed: SeedOption = 0,
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("preview.png"),
@@ -338,7 +338,7 @@ def doctor(
             help="A .keras file, or the folder of a run. Default: the course's network."
         ),
     ] = None,
-    recipe: Annotated[RecipeName, typer.Option(help="How to train it.")] = RecipeName("course"),
+    recipe: Annotated[RecipeName, typer.Option(help="How to train it.")] = RecipeName(DEFAULT),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: VerboseOption = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from asl_fast.errors import InputError
 from asl_fast.options import AugmentOptions
 
-__all__ = ["OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe"]
+__all__ = ["DEFAULT", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe"]
 
 OPTIMIZERS = ("rmsprop", "adamw", "sgd", "muon", "lion")
 SCHEDULES = ("constant", "cosine")
@@ -90,3 +90,5 @@ RECIPES = {
         batch_norm_momentum=0.9,
     ),
 }
+
+DEFAULT = "fast"

@@ -23,7 +23,7 @@ from asl_fast.evaluation import predict
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
-from asl_fast.recipe import RECIPES, Recipe
+from asl_fast.recipe import DEFAULT, RECIPES, Recipe
 from asl_fast.standardize import Standardize
 from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES
@@ -40,7 +40,7 @@ def train(
     dataset: datasets.Dataset,
     out: Path,
     *,
-    recipe: str = "course",
+    recipe: str = DEFAULT,
     changes: Mapping[str, Any] | None = None,
     augment: bool = True,
     seed: int = 0,

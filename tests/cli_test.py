@@ -33,7 +33,9 @@ def test_help_is_quick_and_loads_no_tensorflow(asl_fast):
 def test_train_then_evaluate(asl_fast, folder, tmp_path):
     out = tmp_path / "run"
     options = ["--resident", "on", "--steps-per-execution", 3, "--deterministic"]
-    trained = asl_fast("train", "--data", folder, "--epochs", 1, "--out", out, *options)
+    trained = asl_fast(
+        "train", "--data", folder, "--epochs", 1, "--batch-size", 50, "--out", out, *options
+    )
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert f"{metrics['val_accuracy']:.4f}" in trained.stdout
@@ -132,7 +134,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     text[2] = text[2].replace(",", ",x", 1)
     (tmp_path / "broken.csv").write_text("\n".join(text))
     before = set(tmp_path.rglob("*"))
-    result = asl_fast("train", "--epochs", 1, *arguments)
+    result = asl_fast("train", "--recipe", "course", "--epochs", 1, *arguments)
     assert result.returncode == 2
     errors = [line for line in result.stderr.split("\n") if line.startswith("asl-fast: ")]
     assert message in one_line("\n".join(errors))

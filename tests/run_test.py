@@ -11,10 +11,15 @@ from PIL import Image
 from asl_fast import Checkpoints, DivergenceError, InputError, dataset, device, run
 
 
+def train(*arguments, **options):
+    """Trains by the course's recipe, whose batch is smaller than the data here."""
+    return run.train(*arguments, **{"recipe": "course", "verbose": 0, **options})
+
+
 def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
     data = dataset.load(folder)
     out = tmp_path / "runs" / "first"
-    metrics = run.train(data, out, changes={"epochs": 2, "batch_size": 50}, seed=3, verbose=0)
+    metrics = train(data, out, changes={"epochs": 2, "batch_size": 50}, seed=3)
     assert {path.name for path in out.iterdir()} == {
         "model.keras",
         "metrics.json",
@@ -52,7 +57,7 @@ import sys
 import keras, numpy as np
 model = keras.saving.load_model({str(out / "model.keras")!r})
 x = np.load({str(tmp_path / "x.npy")!r}) / 255
-loss, accuracy = model.evaluate(x, np.load({str(tmp_path / "y.npy")!r}), verbose=0)
+loss, accuracy = model.evaluate(x, np.load({str(tmp_path / "y.npy")!r}))
 assert "asl_fast" not in sys.modules
 print(accuracy)
 """
@@ -64,17 +69,16 @@ print(accuracy)
     assert float(printed) == pytest.approx(metrics["val_accuracy"], abs=1e-6)
 
     with pytest.raises(InputError, match="holds a finished run already"):
-        run.train(data, out, changes={"epochs": 1}, verbose=0)
+        train(data, out, changes={"epochs": 1})
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains(folder, tmp_path, precision):
-    metrics = run.train(
+    metrics = train(
         dataset.load(folder),
         tmp_path / "run",
         changes={"epochs": 1},
         precision=precision,
-        verbose=0,
     )
     assert metrics["precision"] == precision
     saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
@@ -91,7 +95,7 @@ def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
 
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run.train(dataset.load(folder), out, changes={"epochs": 2}, callbacks=[Stop()], verbose=0)
+        train(dataset.load(folder), out, changes={"epochs": 2}, callbacks=[Stop()])
     assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "logs", "model.keras"]
     assert not list(out.rglob("*.partial*"))
 
@@ -103,24 +107,24 @@ def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
                 raise KeyboardInterrupt
 
     data = dataset.load(folder)
-    arguments = {"changes": {"epochs": 3}, "checkpoint_seconds": 0, "verbose": 0}
-    whole = run.train(data, tmp_path / "whole", **arguments)
+    arguments = {"changes": {"epochs": 3}, "checkpoint_seconds": 0}
+    whole = train(data, tmp_path / "whole", **arguments)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run.train(data, out, callbacks=[Stop()], **arguments)
+        train(data, out, callbacks=[Stop()], **arguments)
     assert run.stopped(out)["changes"] == {"epochs": 3}
 
     with pytest.raises(InputError, match="holds a run that was stopped.*--resume"):
-        run.train(data, out, **arguments)
+        train(data, out, **arguments)
     with pytest.raises(InputError, match="begun with another epochs: 3, and now it is 4"):
-        run.train(data, out, resume=True, changes={"epochs": 4}, verbose=0)
+        train(data, out, resume=True, changes={"epochs": 4})
     other = data._replace(train=data.train._replace(sha256="0" * 64))
     with pytest.raises(InputError, match=rf"train file .*: {data.train.sha256}.*{'0' * 64}"):
-        run.train(other, out, resume=True, **arguments)
+        train(other, out, resume=True, **arguments)
     with Checkpoints(out / "checkpoints"), pytest.raises(InputError, match="Another training"):
-        run.train(data, out, resume=True, **arguments)
+        train(data, out, resume=True, **arguments)
 
-    metrics = run.train(data, out, resume=True, **arguments)
+    metrics = train(data, out, resume=True, **arguments)
     models = [keras.saving.load_model(path / "model.keras") for path in (out, tmp_path / "whole")]
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -130,7 +134,7 @@ def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
     assert one == other
     assert run.stopped(out) is None
     with pytest.raises(InputError, match="holds a finished run already"):
-        run.train(data, out, resume=True, **arguments)
+        train(data, out, resume=True, **arguments)
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
@@ -140,12 +144,11 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
                 self.model.layers[-1].kernel.assign(self.model.layers[-1].kernel * np.nan)
 
     with pytest.raises(DivergenceError, match="after step 1 of 4 in epoch 2.*it was 0.001"):
-        run.train(
+        train(
             dataset.load(folder),
             tmp_path / "run",
             changes={"epochs": 3},
             callbacks=[Spoil()],
-            verbose=0,
         )
     saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert all(np.isfinite(weights).all() for weights in saved.get_weights())
@@ -155,7 +158,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
 def test_a_learning_rate_that_diverges_is_named_with_the_step(folder, tmp_path):
     changes = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 2}
     with pytest.raises(DivergenceError, match=r"step \d of 4 in epoch 1.*it was 1e\+30"):
-        run.train(dataset.load(folder), tmp_path / "run", changes=changes, verbose=0)
+        train(dataset.load(folder), tmp_path / "run", changes=changes)
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -170,7 +173,7 @@ def test_a_learning_rate_that_diverges_is_named_with_the_step(folder, tmp_path):
 )
 def test_wrong_numbers_write_nothing(folder, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
-        run.train(dataset.load(folder), tmp_path / "run", verbose=0, **arguments)
+        train(dataset.load(folder), tmp_path / "run", verbose=0, **arguments)
     assert not (tmp_path / "run").exists()
 
 
@@ -178,4 +181,4 @@ def test_resident_on_is_insisted_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(device, "accelerator", lambda: "/CPU:0")
     monkeypatch.setattr(device, "memory", lambda: 1000)
     with pytest.raises(InputError, match="`resident` can't be True: the data take 0.1 MB"):
-        run.train(dataset.load(folder), tmp_path / "run", resident="on", verbose=0)
+        train(dataset.load(folder), tmp_path / "run", resident="on")
