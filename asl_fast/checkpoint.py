@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Self
@@ -25,6 +25,9 @@ from asl_fast.storage import make_folder, replacing
 __all__ = ["Checkpointing", "Checkpoints"]
 
 _log = logging.getLogger(__name__)
+
+# The wish to end, among many workers' wishes to save.
+_END = 1 << 20
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -173,11 +176,13 @@ class Checkpointing(keras.callbacks.Callback):
         first_epoch: Int, where a training begins that has no checkpoint.
         callbacks: Those whose state is kept: with `get_state()`, to what JSON holds, and
             `set_state(state)`.
-        variables: Keras variables besides the model's.
+        writes: Bool. False where another worker writes what all have come to.
 
     Attributes:
         epoch: Int, the epoch to begin with.
         done: Int, the steps of it that are done already.
+        agree: From an int that this worker wishes to the sum of all workers'; all of them ask at
+            the same steps.
     """
 
     def __init__(
@@ -186,13 +191,14 @@ class Checkpointing(keras.callbacks.Callback):
         steps: int | None,
         first_epoch: int,
         callbacks: Sequence[Any] = (),
-        variables: Sequence[keras.Variable] = (),
+        writes: bool = True,
     ) -> None:
         super().__init__()
         self._checkpoints = checkpoints
         self._steps = steps
         self._stateful = [c for c in callbacks if hasattr(c, "get_state")]
-        self._more_variables = list(variables)
+        self._writes = writes
+        self.agree: Callable[[int], int] = lambda wish: wish
         self._history: dict[str, list[float]] = {}
         self._epochs: list[int] = []
         self._stopped_by: signal.Signals | None = None
@@ -255,13 +261,12 @@ class Checkpointing(keras.callbacks.Callback):
             if done <= self._position[1]:
                 return  # a step that was taken before the training was stopped
             self._position = self._position[0], done
-            if time.monotonic() - self._last >= self._checkpoints.seconds:
-                self._save()
-        self._end_if_asked()
+        overdue = time.monotonic() - self._last >= self._checkpoints.seconds
+        self._do_as_wished(overdue and self._steps is not None)
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Ends where a signal asked for it."""
-        self._end_if_asked()
+        self._do_as_wished()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves."""
@@ -270,7 +275,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._epochs.append(epoch)
         self._position = epoch + 1, 0
         self._save()
-        self._end_if_asked(saved=True)
+        self._do_as_wished(saved=True)
 
     def __enter__(self) -> Self:
         """Lets SIGINT and SIGTERM end the training after a checkpoint.
@@ -293,21 +298,23 @@ class Checkpointing(keras.callbacks.Callback):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def _end_if_asked(self, saved: bool = False) -> None:
-        if self._stopped_by is None:
-            return
-        if self._steps is not None and not saved:
+    def _do_as_wished(self, overdue: bool = False, saved: bool = False) -> None:
+        """Saves, if that is overdue, and ends the training, if a signal asked for it."""
+        wishes = self.agree(overdue + _END * (self._stopped_by is not None))
+        if wishes and self._steps is not None and not saved:
             self._save()
+        if wishes < _END:
+            return
         if self._stopped_by is signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + self._stopped_by)
+        raise SystemExit(128 + signal.SIGTERM)
 
     def _variables(self, model: keras.Model, within: bool) -> list[keras.Variable]:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         # The metrics begin anew with each epoch.
         metrics = model.metrics_variables if within else []
-        return [*model.variables, *model.optimizer.variables, *self._more_variables, *metrics]
+        return [*model.variables, *model.optimizer.variables, *metrics]
 
     def _save(self) -> None:
         epoch, step = self._position
@@ -320,5 +327,7 @@ class Checkpointing(keras.callbacks.Callback):
             "callbacks": [callback.get_state() for callback in self._stateful],
         }
         variables = self._variables(self.model, within=step > 0)
-        self._checkpoints.save(facts, [variable.numpy() for variable in variables])
+        values = [variable.numpy() for variable in variables]  # with the other workers' help
+        if self._writes:
+            self._checkpoints.save(facts, values)
         self._last = time.monotonic()

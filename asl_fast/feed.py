@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from asl_fast import device, memory
 from asl_fast.errors import InputError
+from asl_fast.pipeline import without_none
 from asl_fast.source import Kept, Source, Span
 
 __all__ = ["Feed", "feed"]
@@ -67,7 +68,7 @@ def feed(
     batches, place = _endless(batches), device.accelerator()
     if place is None:
         return Feed(batches, found.prepare)
-    batches, rebuilt = _without_none(batches)
+    batches, rebuilt = without_none(batches)  # `prefetch_to_device` knows no None
     batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
     return Feed(batches, lambda values: found.prepare(rebuilt(values)))
 
@@ -89,23 +90,3 @@ def _stays(kept: Kept, resident: bool | None, *, looped: bool) -> bool:
 def _endless(batches: tf.data.Dataset) -> tf.data.Dataset:
     # Keras ends an epoch early where it has seen as many steps as the dataset is long.
     return batches.repeat()
-
-
-def _without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
-    """Returns a dataset of plain tuples, and what makes of one what it was.
-
-    `prefetch_to_device` does not know None.
-    """
-    structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
-    there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
-
-    def values(*element: Any) -> tuple[tf.Tensor, ...]:
-        element = element[0] if len(element) == 1 else element
-        return tuple(v for v in tf.nest.flatten(element) if v is not None)
-
-    def rebuilt(values: tuple[tf.Tensor, ...]) -> Any:
-        rest = iter(values)
-        flat = [next(rest) if here else None for here in there]
-        return tf.nest.pack_sequence_as(structure, flat)
-
-    return dataset.map(values), rebuilt

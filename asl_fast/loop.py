@@ -9,7 +9,7 @@ import tensorflow as tf
 from asl_fast.errors import DivergenceError
 from asl_fast.pipeline import Batch, gathered
 
-__all__ = ["TrainingLoop", "choose_at_once", "parts"]
+__all__ = ["TrainingLoop", "choose_at_once", "diverged", "parts"]
 
 # Images between two looks of the host at progress bar and Ctrl-C: about a second on two cores, and
 # 40 ms on a GPU that trains 200,000 a second, which makes the host's half millisecond small.
@@ -106,7 +106,8 @@ class TrainingLoop:
         logs, finite = self.execute(iterator, tf.constant(steps), self._stored)
         self._done += steps
         if int(finite) < steps:
-            raise DivergenceError(self._diverged(self._first_epoch + epoch, place + int(finite)))
+            step = place + int(finite)
+            raise diverged(self._model, self._first_epoch + epoch, step, self._steps)
         return logs
 
     def traced(self, iterator: Any) -> Any:
@@ -131,13 +132,22 @@ class TrainingLoop:
         )
         return logs, finite
 
-    def _diverged(self, epoch: int, step: int) -> str:
-        rate = getattr(self._model.optimizer, "learning_rate", None)
-        return (
-            f"The loss is not a number after step {step + 1} of {self._steps} in epoch "
-            f"{epoch + 1}, so training stopped there; nothing was saved since. A lower learning "
-            "rate may help" + ("." if rate is None else f": it was {float(rate):.3g}.")
-        )
+
+def diverged(model: keras.Model, epoch: int, step: int, steps: int) -> DivergenceError:
+    """Returns the error that says at which step the loss was no number any more.
+
+    Args:
+        model: Compiled.
+        epoch: Int, from 0.
+        step: Int, from 0.
+        steps: Int, of an epoch.
+    """
+    rate = getattr(model.optimizer, "learning_rate", None)
+    return DivergenceError(
+        f"The loss is not a number after step {step + 1} of {steps} in epoch {epoch + 1}, so "
+        "training stopped there; nothing was saved since. A lower learning rate may help"
+        + ("." if rate is None else f": it was {float(rate):.3g}.")
+    )
 
 
 def parts(batch: Batch, size: int) -> Callable[[tf.Tensor], Batch]:

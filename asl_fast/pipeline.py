@@ -15,6 +15,7 @@ __all__ = [
     "shuffled",
     "steps_per_epoch",
     "training_batches",
+    "without_none",
 ]
 
 # In bytes; TensorFlow refuses to share memory that begins elsewhere.
@@ -157,3 +158,20 @@ def training_batches(arrays: Any, **arguments: Any) -> tf.data.Dataset:
     stored = each(lambda a: a if isinstance(a, tf.Tensor) else shared(np.asarray(a))[1], arrays)
     rows = len(tf.nest.flatten(stored)[0])
     return numbered_batches(rows, **arguments, then=lambda batch: gathered(stored, batch))
+
+
+def without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
+    """Returns a dataset of plain tuples without None, and what makes of one what it was."""
+    structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
+    there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
+
+    def values(*element: Any) -> tuple[tf.Tensor, ...]:
+        element = element[0] if len(element) == 1 else element
+        return tuple(v for v in tf.nest.flatten(element) if v is not None)
+
+    def rebuilt(values: tuple[tf.Tensor, ...]) -> Any:
+        rest = iter(values)
+        flat = [next(rest) if here else None for here in there]
+        return tf.nest.pack_sequence_as(structure, flat)
+
+    return dataset.map(values), rebuilt

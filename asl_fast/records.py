@@ -104,6 +104,23 @@ class Records:
         text = json.dumps([self.shape, self.labels, *(shard.sha256 for shard in self.shards)])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def part(self, number: int, count: int) -> "Records":
+        """Returns one of `count` parts: every so many shards.
+
+        Args:
+            number: Int, from 0.
+            count: Int, at least 1.
+
+        Raises:
+            InputError: There are fewer shards than parts.
+        """
+        if len(self.shards) < count:
+            raise InputError(
+                f"{self.folder} has {len(self.shards)} shards, fewer than the {count} workers. "
+                "Convert the data to more shards (--shard-rows)."
+            )
+        return dataclasses.replace(self, shards=self.shards[number::count])
+
     def epoch(
         self, epoch: tf.Tensor, batch_size: int, *, seed: int = 0, window: int = 0
     ) -> tf.data.Dataset:

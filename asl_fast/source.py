@@ -16,6 +16,7 @@ from asl_fast.options import AugmentOptions
 from asl_fast.pipeline import (
     Batch,
     each,
+    gathered,
     numbered_batches,
     shared,
     steps_per_epoch,
@@ -86,6 +87,9 @@ class Source(NamedTuple):
         augments: Bool, whether `prepare` changes images at random.
         exact: Bool, whether a span's `done` is heeded: what comes at a step depends on its number
             alone, so that a training can be taken up within an epoch.
+        pieces: From a span with steps and a `tf.distribute.InputContext` to the parts of batches
+            that the context's devices take, in turn: (what `prepare` takes, the weight of each
+            row, so that the mean over devices is that over the batch); or None.
     """
 
     batches: Callable[[Span], Any]
@@ -97,6 +101,7 @@ class Source(NamedTuple):
     own: bool = True
     augments: bool = False
     exact: bool = False
+    pieces: Callable[[Span, tf.distribute.InputContext], tf.data.Dataset] | None = None
 
 
 def source(
@@ -306,6 +311,35 @@ def _of_records(
         chosen = passes.flat_map(one_pass).skip(done)
         return chosen.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
+    def pieces(span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        # Each worker reads its own shards, one pass after the other, whatever the others do.
+        workers, devices = context.num_input_pipelines, context.num_replicas_in_sync
+        mine = records.part(context.input_pipeline_id, workers)
+        shares = [
+            batch_size // devices + (device < batch_size % devices)
+            for device in _devices_of(context)
+        ]
+        assert span.steps is not None
+        done = (span.first_epoch * span.steps + span.done) * sum(shares)
+
+        def one_pass(epoch: tf.Tensor) -> tf.data.Dataset:
+            window = _WINDOW if shuffle else 0
+            found = mine.epoch(epoch, sum(shares), seed=seed, window=window)
+            return found.map(
+                lambda rows, serialized: (rows, serialized, tf.fill(tf.shape(rows), epoch))
+            )
+
+        stream = tf.data.Dataset.counter(done // mine.rows).flat_map(one_pass)
+        if done % mine.rows:
+            stream = stream.unbatch().skip(done % mine.rows).batch(sum(shares))
+        weights = tf.constant([share * devices / batch_size for share in shares])
+
+        def part(number: tf.Tensor, found: Any) -> tuple[Batch, tf.Tensor]:
+            rows, serialized, epochs = found
+            return batch(rows, serialized, epochs[0]), weights[number % len(shares)]
+
+        return stream.rebatch(shares).enumerate().map(part).prefetch(tf.data.AUTOTUNE)
+
     return Source(
         batches,
         in_pass,
@@ -313,6 +347,7 @@ def _of_records(
         validation=dress.validation,
         augments=dress.augments,
         exact=True,
+        pieces=pieces,
     )
 
 
@@ -368,6 +403,30 @@ def _of_arrays(
             **order,
         )
 
+    def pieces(span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        devices, mine = context.num_replicas_in_sync, _devices_of(context)
+
+        def part(whole: Batch, device: tf.Tensor) -> tuple[Batch, tf.Tensor]:
+            own = whole.samples[device::devices]
+            weight = tf.size(own) * devices / tf.size(whole.samples)
+            # A device without a row gets one that counts for nothing.
+            own = tf.cond(tf.size(own) > 0, lambda: own, lambda: whole.samples[:1])
+            return gathered(stored, whole._replace(samples=own)), tf.cast(weight, tf.float32)
+
+        def parts(whole: Batch) -> tf.data.Dataset:
+            numbers = tf.data.Dataset.range(mine[0], mine[-1] + 1)
+            return numbers.map(lambda device: part(whole, device))
+
+        assert span.steps is not None
+        whole = numbered_batches(
+            rows,
+            batch_size=batch_size,
+            first_step=span.first_epoch * span.steps + span.done,
+            steps=span.epochs * span.steps,
+            **order,
+        )
+        return whole.flat_map(parts).prefetch(tf.data.AUTOTUNE)
+
     return Source(
         batches,
         steps_per_epoch(rows, batch_size),
@@ -377,7 +436,14 @@ def _of_arrays(
         Kept(stored, batch_size, True, numbered),
         augments=dress.augments,
         exact=True,
+        pieces=pieces,
     )
+
+
+def _devices_of(context: tf.distribute.InputContext) -> range:
+    """Returns the numbers, among all, of the devices that a worker feeds."""
+    each = context.num_replicas_in_sync // context.num_input_pipelines
+    return range(context.input_pipeline_id * each, (context.input_pipeline_id + 1) * each)
 
 
 def _as_stored(arrays: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from asl_fast import device, memory
+from asl_fast import device, distribution, memory
 from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpointing, Checkpoints
@@ -21,6 +21,7 @@ from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
+from asl_fast.pipeline import without_none
 from asl_fast.records import Records
 from asl_fast.source import Source, Span, own_iterator, source
 from asl_fast.standardize import Standardize
@@ -218,13 +219,18 @@ def fit(
     steps = found.in_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
     at_once = steps_per_execution or _steps_at_once(model, found, steps, callbacks)
     span = Span(initial_epoch, epochs, steps)
+    strategy = distribution.strategy_of(model)
+    on_all = strategy is not None and found.pieces is not None and steps is not None
     with contextlib.ExitStack() as stack:
         keeper = None
         if checkpoints is not None:
             callbacks = tf.nest.flatten(callbacks) if callbacks else []
-            within = steps if found.exact and _looped(model, found, steps) else None
+            exact = found.exact and (on_all or _looped(model, found, steps))
+            writes = distribution.is_chief(strategy)
+            if writes:
+                stack.enter_context(checkpoints)
             keeper = Checkpointing(
-                stack.enter_context(checkpoints), within, initial_epoch, callbacks
+                checkpoints, steps if exact else None, initial_epoch, callbacks, writes=writes
             )
             callbacks = [*callbacks, stack.enter_context(keeper)]
             span = span._replace(first_epoch=keeper.epoch, done=keeper.done)
@@ -238,20 +244,20 @@ def fit(
         stack.enter_context(_memory_in_words(found))
         stack.enter_context(_damage_in_words([x, validation_records]))
         stack.enter_context(plain_errors())
-        data = stack.enter_context(
-            _fed(
-                model,
-                found,
-                class_weight,
-                span,
-                at_once,
-                resident,
-                for_gpu=device.accelerator() is not None,
+        if on_all:
+            data, loop = stack.enter_context(
+                _fed_to_all(model, strategy, found, class_weight, span, at_once)
             )
-        )
-        if span.done:
-            # Metrics get their variables when a step is traced, and are to be restored before.
-            model.train_function.traced(iter(data))
+            if keeper is not None:
+                keeper.agree = loop.agree
+        else:
+            for_gpu = device.accelerator() is not None
+            data = stack.enter_context(
+                _fed(model, found, class_weight, span, at_once, resident, for_gpu)
+            )
+            if span.done:
+                # Metrics get their variables when a step is traced, and are to be restored before.
+                model.train_function.traced(iter(data))
         history = model.fit(
             data,
             epochs=epochs,
@@ -346,6 +352,50 @@ def _fed(
                 by_xla=for_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
             )
         yield chosen.batches
+
+
+@contextlib.contextmanager
+def _fed_to_all(
+    model: keras.Model,
+    strategy: Any,
+    found: Source,
+    class_weight: Mapping[int, float] | None,
+    span: Span,
+    at_once: int,
+) -> Iterated[tuple[Any, distribution.DistributedLoop]]:
+    """Yields what Keras is to iterate over, while the step is taken by all devices; and the loop.
+
+    The arguments are those of `_fed`.
+    """
+    assert span.steps is not None
+    rebuilt: Callable[[Any], Any] = lambda values: values  # noqa: E731
+
+    def pieces(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        nonlocal rebuilt
+        assert found.pieces is not None
+        dataset, rebuilt = without_none(found.pieces(span, context))
+        return dataset
+
+    def prepare(values: Any) -> Any:
+        batch, weight = rebuilt(values)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(found.prepare(batch))
+        own = tf.fill([tf.shape(tf.nest.flatten(x)[0])[0]], weight)
+        return x, y, own if weights is None else own * tf.cast(weights, tf.float32)
+
+    with (
+        _preparing(model, prepare, class_weight, at_once),
+        distribution.distributed(
+            model,
+            strategy,
+            pieces,
+            prepare,
+            steps=span.steps,
+            at_once=at_once,
+            first_epoch=span.first_epoch,
+            done=span.done,
+        ) as loop,
+    ):
+        yield tf.data.Dataset.from_tensors(0).repeat(), loop
 
 
 def _looped(model: keras.Model, found: Source, steps: int | None) -> bool:

@@ -16,7 +16,7 @@ FLOORS = [
     {"recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay", "decode"},
     {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer"},
     {"augment", "loop", "targets", "checkpoint", "records"},
-    {"dataset", "standardize", "iterators", "memory", "convert"},
+    {"dataset", "standardize", "iterators", "memory", "convert", "distribution"},
     {"files", "evaluation", "kaggle"},
     {"generator"},
     {"source"},
