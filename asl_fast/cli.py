@@ -107,6 +107,13 @@ def train(
             "slower gradients of convolutions, and no XLA for the step.",
         ),
     ] = False,
+    strategy: Annotated[
+        Literal["auto", "none", "mirrored", "multiworker"],
+        typer.Option(
+            help="Devices to train on. mirrored: all of this machine; multiworker: of those that "
+            "TF_CONFIG names. auto: as many as there are."
+        ),
+    ] = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results. Default: runs/TIME-RECIPE.")
     ] = None,
@@ -118,6 +125,9 @@ def train(
             "otherwise begin one.",
         ),
     ] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Of training between two checkpoints within an epoch.")
+    ] = 30.0,
     verbose: VerboseOption = False,
 ) -> None:
     """Train the CNN; leave model, metrics and pictures in a folder."""
@@ -163,7 +173,9 @@ def train(
             dataset,
             out,
             **settings,
+            strategy=strategy,
             resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
             # Keras's bar rewrites its line, which only a terminal understands.
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -180,7 +192,8 @@ def train(
     table.add_row("best epoch's", f"{metrics['best_val_accuracy']:.4f}")
     table.add_row("training", f"{metrics['train_seconds']:.0f} s")
     table.add_row("images/s", f"{metrics['images_per_second']:,.0f}")
-    table.add_row("on", f"{metrics['device']}, {metrics['precision']}")
+    devices = f"{metrics['devices']} × " if metrics["devices"] > 1 else ""
+    table.add_row("on", f"{devices}{metrics['device']}, {metrics['precision']}")
     table.add_row("results", f"{out}/")
     _console.print(table)
     _tell_built_in(dataset)

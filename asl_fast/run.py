@@ -1,5 +1,6 @@
 """A run: train by a recipe on a data set, and leave the results in a folder."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from asl_fast import dataset as datasets
-from asl_fast import device, figures
+from asl_fast import device, distribution, figures
 from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpoints
@@ -49,6 +50,7 @@ def train(
     resident: str = "auto",
     steps_per_execution: int | None = None,
     deterministic: bool = False,
+    strategy: str = "auto",
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -69,6 +71,10 @@ def train(
         steps_per_execution: Int, how many steps to take between two looks of the host, or None.
         deterministic: Bool. True makes TensorFlow choose operations that give the same bits each
             time, for the rest of the process.
+        strategy: "auto", "none", "mirrored" or "multiworker": the devices and machines to train
+            on; see `distribution.choose`. The recipe's batch is that of all together. With several
+            workers each calls this, with the same arguments and one folder that all can read; the
+            first one writes to it.
         resume: Whether to go on with a run that was stopped, if the folder holds one. It ends as
             one that was never stopped.
         checkpoint_seconds: Float, at least 0: how long to train before the next checkpoint within
@@ -84,6 +90,8 @@ def train(
             or holds another run, data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
+    everywhere = distribution.choose(strategy).value  # before TensorFlow is used
+    chief = distribution.is_chief(everywhere)
     chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
     _check(chosen.batch_size, seed, steps_per_execution, dataset)
     policy = precisions.choose(precision).value
@@ -112,22 +120,39 @@ def train(
         "steps_per_execution": steps_per_execution,
         "deterministic": deterministic,
     }
-    make_folder(out)
-    with checkpoints:
-        _refuse_finished(out)  # another process may have ended it meanwhile
-        if stopped(out) is None:
-            _write_json(checkpoints.folder / _SETTINGS, settings)
-        elif not resume:
-            raise InputError(
-                f"The folder {out} holds a run that was stopped. Go on with it (--resume), or "
-                "choose another folder."
-            )
+    with contextlib.ExitStack() as stack:
+        if chief:
+            make_folder(out)
+            stack.enter_context(checkpoints)
+            _refuse_finished(out)  # another process may have ended it meanwhile
+            if stopped(out) is None:
+                _write_json(checkpoints.folder / _SETTINGS, settings)
+            elif not resume:
+                raise InputError(
+                    f"The folder {out} holds a run that was stopped. Go on with it (--resume), or "
+                    "choose another folder."
+                )
         if deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(seed)
         steps = chosen.epochs * steps_per_epoch(dataset.train.rows, chosen.batch_size)
-        model = _compiled(chosen, steps, policy, jit)
+        if everywhere is None:
+            plain = model = _compiled(chosen, steps, policy, jit)
+        else:
+            with everywhere.scope():
+                model = _compiled(chosen, steps, policy, "off")
+            plain = _compiled(chosen, steps, policy, "off")
+
+        def keep(epoch: int, logs: Any) -> None:
+            if plain is not model:
+                plain.set_weights(model.get_weights())  # which takes all workers
+            if chief:
+                _save(plain, out)
+
         clock = TrainingClock()
+        own = [clock, keras.callbacks.LambdaCallback(on_epoch_end=keep)]
+        if chief:
+            own.insert(1, keras.callbacks.TensorBoard(out / "logs", write_graph=False))
         history = fit(
             model,
             *_data(dataset.train),
@@ -142,21 +167,11 @@ def train(
             seed=seed,
             resident={"auto": None, "on": True, "off": False}[resident],
             steps_per_execution=steps_per_execution,
-            callbacks=[
-                clock,
-                keras.callbacks.TensorBoard(out / "logs", write_graph=False),
-                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: _save(model, out)),
-                *callbacks,
-            ],
+            callbacks=[*own, *callbacks],
             verbose=verbose,
             checkpoints=checkpoints,
         ).history
         train_seconds = clock.total
-
-        _write_history(out / "history.csv", history, clock.seconds)
-        figures.curves(out / "curves.png", history)
-        labels, probabilities = predict(model, dataset.valid)
-        figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
         rate = dataset.train.rows / float(np.median(clock.seconds))
         metrics = {
             "val_accuracy": history["val_accuracy"][-1],
@@ -172,16 +187,23 @@ def train(
             "resident": resident,
             "deterministic": deterministic,
             "device": device.describe(),
+            "devices": 1 if everywhere is None else everywhere.num_replicas_in_sync,
             "seed": seed,
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in _PACKAGES},
             },
         }
+        if not chief:
+            return metrics
+        _write_history(out / "history.csv", history, clock.seconds)
+        figures.curves(out / "curves.png", history)
+        labels, probabilities = predict(plain, dataset.valid)
+        figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
         # Last, so that a folder with metrics is a whole run.
         written = _write_json(out / "metrics.json", metrics)
         checkpoints.clear()
-    return written
+        return written
 
 
 def stopped(out: Path) -> dict[str, Any] | None:
