@@ -143,6 +143,8 @@ def diverged(model: keras.Model, epoch: int, step: int, steps: int) -> Divergenc
         steps: Int, of an epoch.
     """
     rate = getattr(model.optimizer, "learning_rate", None)
+    # A variable of several devices has only this way out of TensorFlow.
+    rate = rate.numpy() if hasattr(rate, "numpy") else rate
     return DivergenceError(
         f"The loss is not a number after step {step + 1} of {steps} in epoch {epoch + 1}, so "
         "training stopped there; nothing was saved since. A lower learning rate may help"
