@@ -163,7 +163,7 @@ def fit(
             device's. What is trained does not depend on it.
         steps_per_execution: Int, how many steps are taken between two looks at callbacks, progress
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
-            1 where a callback of yours has something to do at each batch.
+            1 where a callback of yours has something to do at each batch, on one device.
         checkpoints: Where to keep the training's state. If a checkpoint is there, the training
             goes on from it, and ends as one that was never stopped: from arrays or records,
             trained on a CPU, to the last bit. From these it is taken up within an epoch, otherwise
@@ -217,10 +217,12 @@ def fit(
             f"`steps_per_execution` must be at least 1. Received: {steps_per_execution!r}"
         )
     steps = found.in_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
-    at_once = steps_per_execution or _steps_at_once(model, found, steps, callbacks)
-    span = Span(initial_epoch, epochs, steps)
     strategy = distribution.strategy_of(model)
     on_all = strategy is not None and found.pieces is not None and steps is not None
+    # All workers must take as many, whatever callbacks one of them has.
+    heeded = None if on_all else callbacks
+    at_once = steps_per_execution or _steps_at_once(model, found, steps, heeded)
+    span = Span(initial_epoch, epochs, steps)
     with contextlib.ExitStack() as stack:
         keeper = None
         if checkpoints is not None:

@@ -105,7 +105,8 @@ assert distribution.is_chief(strategy) == (index == 0)
 own = Records.open(folder / "records")
 streamed = train(strategy, own, None)
 callbacks = [Die()] if stop_at and index == 1 else []
-result = train(strategy, callbacks=callbacks, checkpoints=Checkpoints(folder / "kept", 0))
+kept = Checkpoints(folder / "kept", 0)
+result = train(strategy, callbacks=callbacks, checkpoints=kept, steps_per_execution=1)
 (folder / f"{index}.json").write_text(json.dumps({"streamed": streamed, "arrays": result}))
 """
 )
