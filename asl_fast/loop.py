@@ -142,7 +142,7 @@ def diverged(model: keras.Model, epoch: int, step: int, steps: int) -> Divergenc
         step: Int, from 0.
         steps: Int, of an epoch.
     """
-    rate = getattr(model.optimizer, "learning_rate", None)
+    rate: Any = getattr(model.optimizer, "learning_rate", None)
     # A variable of several devices has only this way out of TensorFlow.
     rate = rate.numpy() if hasattr(rate, "numpy") else rate
     return DivergenceError(
