@@ -58,7 +58,7 @@ def test_missing_things_are_named(folder, monkeypatch, tmp_path):
         dataset.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="There is no file .*none.csv"):
         load_csv(tmp_path / "none.csv")
-    with pytest.raises(InputError, match="is a folder, not a CSV file"):
+    with pytest.raises(InputError, match="is a folder, neither a CSV file nor one of records"):
         load_csv(folder)
     (folder / "sign_mnist_valid.csv").unlink()
     with pytest.raises(InputError, match=r"holds no sign_mnist_valid.csv or sign_mnist_test.csv"):

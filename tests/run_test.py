@@ -57,7 +57,7 @@ import sys
 import keras, numpy as np
 model = keras.saving.load_model({str(out / "model.keras")!r})
 x = np.load({str(tmp_path / "x.npy")!r}) / 255
-loss, accuracy = model.evaluate(x, np.load({str(tmp_path / "y.npy")!r}))
+loss, accuracy = model.evaluate(x, np.load({str(tmp_path / "y.npy")!r}), verbose=0)
 assert "asl_fast" not in sys.modules
 print(accuracy)
 """
