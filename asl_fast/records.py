@@ -61,6 +61,7 @@ class Records:
         classes: Str each.
         compression: "" or "GZIP".
         shards: In the order of their rows.
+        first_rows: Ints, the number of each shard's first row, in a part of a folder; () in all.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class Records:
     classes: tuple[str, ...]
     compression: str
     shards: tuple[Shard, ...]
+    first_rows: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path, damaged: str = "stop") -> "Records":
@@ -119,7 +121,8 @@ class Records:
                 f"{self.folder} has {len(self.shards)} shards, fewer than the {count} workers. "
                 "Convert the data to more shards (--shard-rows)."
             )
-        return dataclasses.replace(self, shards=self.shards[number::count])
+        first_rows = _first_rows(self.shards)[number::count]
+        return dataclasses.replace(self, shards=self.shards[number::count], first_rows=first_rows)
 
     def epoch(
         self, epoch: tf.Tensor, batch_size: int, *, seed: int = 0, window: int = 0
@@ -138,7 +141,7 @@ class Records:
         """
         count = len(self.shards)
         paths = tf.constant([str(self.folder / shard.file) for shard in self.shards])
-        first_rows = np.cumsum([0, *(shard.rows for shard in self.shards[:-1])])
+        first_rows = self.first_rows or _first_rows(self.shards)
         order = tf.range(count, dtype=tf.int64)
         if window:
             order = shuffled(order, count, seed, epoch)
@@ -355,6 +358,11 @@ def _write(path: Path, records: Any, compression: str) -> Shard:
                 rows += 1
         digest = _sha256(aside)
     return Shard(path.name, rows, digest)
+
+
+def _first_rows(shards: Sequence[Shard]) -> tuple[int, ...]:
+    ends = np.cumsum([0, *(shard.rows for shard in shards[:-1])])
+    return tuple(int(end) for end in ends)
 
 
 def _sha256(path: Path) -> str:
