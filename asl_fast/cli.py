@@ -472,6 +472,29 @@ def bench(
     suite.run(size, only or [], out, data, _console, _notes)
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that a training left.")],
+    out: Annotated[Path | None, typer.Option(help="The page. Default: RUN/report.html.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Where the run's data are now. Default: where they were."),
+    ] = None,
+    train: TrainFileOption = None,
+    valid: ValidFileOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a run's folder as one HTML page, which needs no other file and no network."""
+    dataset = _load(data, train, valid) if data or train or valid else None
+    _load_tensorflow(verbose)
+    from asl_fast import report as reports
+
+    out = out or run / "report.html"
+    with _notes.status("Reading the run") as status:
+        reports.write(run, out, dataset, progress=status.update)
+    _console.print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
+
+
 @data_app.command("info")
 def data_info(
     data: DataOption = None, train: TrainFileOption = None, valid: ValidFileOption = None

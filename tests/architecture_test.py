@@ -23,6 +23,7 @@ FLOORS = [
     {"feed"},
     {"trainer"},
     {"run", "script", "doctor"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
