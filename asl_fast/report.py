@@ -335,17 +335,17 @@ def _speed(
     seconds = history["train_seconds"]
     facts = [
         ("images a second, median over epochs", f"{metrics['images_per_second']:,.0f}"),
-        ("an epoch's training, median", f"{np.median(seconds):.2f} s"),
+        ("an epoch's training, median", f"{np.median(seconds):.2f}\u00a0s"),
     ]
     if len(seconds) > 1:
         rest = np.median(seconds[1:])
         facts.append(
-            ("the first epoch, which compiles, beyond the others", f"{seconds[0] - rest:.2f} s")
+            ("the first epoch, which compiles, beyond the others", f"{seconds[0] - rest:.2f}\u00a0s")
         )
     beside = max(0.0, metrics["train_seconds"] - sum(seconds))
     facts += [
-        ("the whole training", f"{metrics['train_seconds']:.1f} s"),
-        ("of it start, validation and saving", f"{beside:.1f} s"),
+        ("the whole training", f"{metrics['train_seconds']:.1f}\u00a0s"),
+        ("of it start, validation and saving", f"{beside:.1f}\u00a0s"),
     ]
     return facts
 
