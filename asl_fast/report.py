@@ -340,7 +340,10 @@ def _speed(
     if len(seconds) > 1:
         rest = np.median(seconds[1:])
         facts.append(
-            ("the first epoch, which compiles, beyond the others", f"{seconds[0] - rest:.2f}\u00a0s")
+            (
+                "the first epoch, which compiles, beyond the others",
+                f"{seconds[0] - rest:.2f}\u00a0s",
+            )
         )
     beside = max(0.0, metrics["train_seconds"] - sum(seconds))
     facts += [

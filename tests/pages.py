@@ -33,6 +33,7 @@ class Visit(NamedTuple):
 def visit(browser: Any, url: str, width: int = 1200) -> Iterator[Visit]:
     context = browser.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
+    page.set_default_timeout(10_000)
     found = Visit(page, [], [])
     page.on(
         "console",
@@ -41,7 +42,15 @@ def visit(browser: Any, url: str, width: int = 1200) -> Iterator[Visit]:
         ),
     )
     page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    page.on("requestfailed", lambda request: found.complaints.append(request.url))
+    page.on(
+        "requestfailed",
+        lambda request: (
+            # What a page gives up itself, as the streams of its server, is no failure.
+            None
+            if request.failure == "net::ERR_ABORTED"
+            else found.complaints.append(f"{request.url}: {request.failure}")
+        ),
+    )
     page.on(
         "request",
         lambda request: (
