@@ -1,6 +1,7 @@
 """The command line: parse, call the library, print."""
 
 import contextlib
+import csv
 import dataclasses
 import datetime
 import enum
@@ -267,29 +268,128 @@ def evaluate(
     mirrored: Annotated[
         bool, typer.Option("--mirrored", help="Average over each image and its mirror image.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for pictures and tables: confusion, worst mistakes, calibration, and the "
+            "accuracy on images turned and shifted."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Measure a saved model's accuracy on the valid set, by letter."""
+    """Measure how well a saved model does on the valid set, by letter."""
     dataset = _load(data, train, valid)
     _load_tensorflow(verbose)
     from asl_fast import evaluation
 
-    with _notes.status("Evaluating"):
-        result = evaluation.evaluate(evaluation.load_model(model), dataset.valid, mirrored)
+    with _notes.status("Loading the model") as status:
+        result = evaluation.evaluate(
+            evaluation.load_model(model), dataset.valid, mirrored, out, status.update
+        )
     if as_json:
         print(json.dumps(result, indent=2))
-        return
-    _console.print(
-        f"accuracy {result['accuracy']:.4f}: {result['right']:,} of {result['rows']:,} right"
-        + (", mirror images averaged in" if mirrored else ""),
-        highlight=False,
+    else:
+        _show_evaluation(result)
+        if out is not None:
+            _console.print(f"Pictures and tables: {out}/", highlight=False, markup=False)
+
+
+def _show_evaluation(result: dict[str, Any]) -> None:
+    letters = Table("letter", "precision", "recall", "F1", "images")
+    for letter, row in result["letters"].items():
+        shares = ("" if row[k] is None else f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))
+        letters.add_row(letter, *shares, f"{row['images']:,}")
+    _console.print(letters)
+    table = Table(show_header=False)
+    low, high = result["interval"]
+    table.add_row("accuracy", f"{result['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
+    mirrored = ", mirror images averaged in" if result["mirrored"] else ""
+    table.add_row("right", f"{result['right']:,} of {result['rows']:,}{mirrored}")
+    table.add_row("calibration error", f"{result['calibration']['error']:.4f}")
+    signs = {"rotation": "°", "shift": " px"}
+    for kind, found in result.get("robustness", {}).items():
+        shares = (f"{by}{signs[kind]} {share:.4f}" for by, share in found.items())
+        table.add_row(f"under {kind}", ", ".join(shares))
+    _console.print(table)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photographs: files, folders of them, or - for one from standard input."
+        ),
+    ],
+    letters: Annotated[
+        str | None,
+        typer.Option(help="What the outputs stand for, in order, if the model doesn't say so."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Name the letters in photographs of any size and colour.
+
+    Files that can't be read are named, and the others done; the exit code is then 1.
+    """
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other.")
+    from asl_fast import photograph
+
+    sources = [source for image in images for source in photograph.find(image)]
+    _load_tensorflow(verbose)
+    from rich.progress import track
+
+    from asl_fast.classifier import Classifier
+
+    with _notes.status("Loading the model"):
+        classifier = Classifier.load(model, letters)
+    files: list[str | bytes] = [
+        sys.stdin.buffer.read() if source == photograph.STANDARD_INPUT else source
+        for source in sources
+    ]
+    found = track(
+        zip(sources, classifier.predict_files(files), strict=True),
+        "Predicting",
+        total=len(files),
+        console=_notes,
+        transient=True,
+        disable=len(files) < 100,
     )
-    worst = sorted(result["letters"].items(), key=lambda item: item[1])[:5]
-    _console.print(
-        "hardest letters: " + ", ".join(f"{letter} {share:.3f}" for letter, share in worst),
-        highlight=False,
-    )
+    rows: list[dict[str, Any]] = []
+    failed = False
+    for source, (prediction, note) in found:
+        if note:
+            _notes.print(f"asl-fast: {note}", highlight=False, markup=False, soft_wrap=True)
+        if isinstance(prediction, InputError):
+            failed = True
+            _notes.print(f"asl-fast: {prediction}", highlight=False, markup=False, soft_wrap=True)
+            continue
+        top = [{"letter": letter, "probability": share} for letter, share in prediction.top]
+        rows.append({"file": source, **top[0], "top": top})
+    _show_predictions(rows, "json" if as_json else "csv" if as_csv else "text")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_predictions(rows: list[dict[str, Any]], form: str) -> None:
+    if form == "json":
+        print(json.dumps(rows, indent=2))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        places = [f"{name}_{place}" for place in (2, 3) for name in ("letter", "probability")]
+        writer.writerow(["file", "letter", "probability", *places])
+        for row in rows:
+            cells = [(one["letter"], f"{one['probability']:.6f}") for one in row["top"]]
+            writer.writerow([row["file"], *(cell for pair in cells for cell in pair)])
+    else:
+        width = max((len(row["file"]) for row in rows), default=0)
+        for row in rows:
+            shares = [f"{one['letter']} {one['probability']:6.1%}" for one in row["top"]]
+            print(f"{row['file']:{width}}  {'   '.join(shares)}")
 
 
 @app.command(
@@ -361,13 +461,13 @@ def doctor(
     """
     _load_tensorflow(verbose)
     from asl_fast import doctor as doctors
-    from asl_fast import evaluation, hands
+    from asl_fast import hands, saving
 
     with _notes.status("Looking at the machine") as status:
         found = doctors.diagnose(
             RECIPES[recipe.value],
             hands.TRAIN_ROWS,
-            evaluation.load_any_model(model) if model is not None else None,
+            saving.load_model(model) if model is not None else None,
             progress=status.update,
         )
     if as_json:

@@ -21,10 +21,12 @@ from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpoints
 from asl_fast.errors import InputError
 from asl_fast.evaluation import predict
+from asl_fast.hands import LETTERS
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
 from asl_fast.recipe import DEFAULT, RECIPES, Recipe
+from asl_fast.saving import save_model
 from asl_fast.standardize import Standardize
 from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES
@@ -147,7 +149,7 @@ def train(
             if plain is not model:
                 plain.set_weights(model.get_weights())  # which takes all workers
             if chief:
-                _save(plain, out)
+                save_model(plain, out / "model.keras", LETTERS)
 
         clock = TrainingClock()
         own = [clock, keras.callbacks.LambdaCallback(on_epoch_end=keep)]
@@ -251,11 +253,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     with replacing(path) as aside:
         aside.write_text(text)
     return json.loads(text)
-
-
-def _save(model: keras.Model, out: Path) -> None:
-    with replacing(out / "model.keras") as aside:
-        model.save(aside)
 
 
 def _data(split: datasets.Split) -> tuple[Any, Any]:

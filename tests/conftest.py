@@ -45,14 +45,18 @@ def folder(tmp_path):
 def asl_fast():
     """Runs the command line in a process of its own."""
 
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(
+        *arguments: object, given: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
             [sys.executable, "-m", "asl_fast", *map(str, arguments)],
+            input=given,
             capture_output=True,
-            text=True,
             env=os.environ | environment,
             timeout=300,
         )
+        said = ended.stdout.decode(), ended.stderr.decode()
+        return subprocess.CompletedProcess(ended.args, ended.returncode, *said)
 
     return run
 
