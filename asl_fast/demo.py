@@ -28,6 +28,7 @@ __all__ = ["build", "serve"]
 
 _UPLOAD_BYTES = 10 << 20
 _SIDE = 4  # of the grid of draws
+_SHOWN = 480  # pixels
 
 
 class _Slider(NamedTuple):
@@ -154,13 +155,18 @@ def build(classifier: Classifier) -> Any:
     def name(path: str | None) -> tuple[Any, Any]:
         if path is None:
             return None, None
+        [(found, note)] = classifier.predict_files([path])
         with in_words(path):
-            [prediction] = classifier.predict([path])
-            return dict(prediction.top), _enlarged(classifier.prepare(path))
+            if isinstance(found, InputError):
+                raise found
+            seen = _enlarged(classifier.prepare(path))
+        if note:
+            gr.Info(html.escape(note.replace(path, Path(path).name)))
+        return dict(found.top), seen
 
     def augment(path: str | None, draw: int, *values: Any) -> Any:
         with in_words(path):
-            image = _example() if path is None else classifier.prepare(path)
+            image = classifier.prepare(_drawn_hand() if path is None else path)
             return _grid(image, _options(*values), draw)
 
     def augment_anew(path: str | None, draw: int, *values: Any) -> tuple[int, Any]:
@@ -252,17 +258,14 @@ def _check_free(host: str, port: int) -> None:
 
 def _options(*values: Any) -> AugmentOptions:
     """Returns the options for the values of sliders, switches and the fill mode, in this order."""
-    names = [slider.option for slider in _SLIDERS]
-    told = dict(zip([*names, "lower", "upper", *_SWITCHES, "fill_mode"], values, strict=True))
+    names = [*(slider.option for slider in _SLIDERS), "lower", "upper", *_SWITCHES, "fill_mode"]
+    told = dict(zip(names, values, strict=True))
+    for slider in _SLIDERS:
+        # The page sends whole numbers where it can; as a shift they would be pixels.
+        whole = slider.option == "interpolation_order"
+        told[slider.option] = (int if whole else float)(told[slider.option])
     brightness = float(told.pop("lower")), float(told.pop("upper"))
-    order = int(told.pop("interpolation_order"))
-    floats = {name: float(told.pop(name)) for name in names if name in told}
-    return AugmentOptions(
-        **floats,
-        **told,
-        interpolation_order=order,
-        brightness_range=None if brightness == (1, 1) else brightness,
-    )
+    return AugmentOptions(**told, brightness_range=None if brightness == (1, 1) else brightness)
 
 
 def _grid(image: np.ndarray, options: AugmentOptions, draw: int) -> np.ndarray:
@@ -272,15 +275,17 @@ def _grid(image: np.ndarray, options: AugmentOptions, draw: int) -> np.ndarray:
     images = np.repeat(image[None], count, axis=0)
     drawn = np.asarray(layer(images, samples=np.arange(count), epoch=draw, training=True))
     drawn = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
-    framed = np.pad(drawn[..., 0], ((0, 0), (1, 1), (1, 1)), constant_values=255)
-    rows = framed.reshape(_SIDE, _SIDE, *framed.shape[1:]).transpose(0, 2, 1, 3)
-    return _enlarged(rows.reshape(_SIDE * framed.shape[1], -1)[..., None], 4)
+    height, width, channels = image.shape
+    framed = np.pad(drawn, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    rows = framed.reshape(_SIDE, _SIDE, height + 2, width + 2, channels).swapaxes(1, 2)
+    return _enlarged(rows.reshape(_SIDE * (height + 2), _SIDE * (width + 2), channels))
 
 
-def _example() -> np.ndarray:
+def _drawn_hand() -> np.ndarray:
     return hands.render(1, split="valid", workers=1)[0][0]
 
 
-def _enlarged(image: np.ndarray, times: int = 10) -> np.ndarray:
-    """Returns (height, width, 1) as (times height, times width): browsers blur small pictures."""
-    return image[..., 0].repeat(times, axis=0).repeat(times, axis=1)
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """Returns uint8 (height, width, 1 or 3) by whole times larger: browsers blur small pictures."""
+    times = max(1, _SHOWN // len(image))
+    return image.squeeze(-1 if image.shape[-1] == 1 else ()).repeat(times, 0).repeat(times, 1)

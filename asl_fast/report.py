@@ -21,7 +21,7 @@ from asl_fast import device, doctor, storage
 from asl_fast.augment import RandomAugment
 from asl_fast.dataset import Dataset, Split
 from asl_fast.errors import InputError
-from asl_fast.evaluation import load_model, predict
+from asl_fast.evaluation import load_model, measure, predict, worst_mistakes
 from asl_fast.hands import LETTERS
 from asl_fast.options import AugmentOptions
 from asl_fast.recipe import Recipe
@@ -83,6 +83,7 @@ def write(
         page["samples"], page["augmented"] = _examples(dataset.train, recipe, metrics)
         progress("Looking for mistakes")
         labels, probabilities = predict(model, dataset.valid)
+        page["measured"] = measure(labels, probabilities)
         page["confusion"] = _confusion(labels, probabilities.argmax(axis=-1))
         page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
     elif (run / "confusion.png").is_file():
@@ -301,32 +302,22 @@ def _confusion(labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
             (LETTERS[i], LETTERS[j], int(counts[i, j]), int(rows[i]), float(shares[i, j]))
             for i, j in worst
         ],
-        "right": int(np.trace(counts)),
-        "all": len(labels),
     }
 
 
-def _mistakes(
-    valid: Split, labels: np.ndarray, probabilities: np.ndarray
-) -> list[tuple[str, str, float, str]]:
-    """Returns the most confident ones: true letter, predicted, probability and picture."""
-    predictions, confidence = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
-    wrong = np.flatnonzero(predictions != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MISTAKES]
+def _mistakes(valid: Split, labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
+    rows, images = worst_mistakes(valid, labels, probabilities, _MISTAKES)
+    predictions = probabilities.argmax(axis=1)
     return [
-        (LETTERS[labels[row]], LETTERS[predictions[row]], float(confidence[row]), _png(image))
-        for row, image in zip(worst, _images(valid, worst), strict=True)
+        {
+            "letter": LETTERS[labels[row]],
+            "said": LETTERS[predictions[row]],
+            "probability_said": float(probabilities[row, predictions[row]]),
+            "probability": float(probabilities[row, labels[row]]),
+            "picture": _png(image),
+        }
+        for row, image in zip(rows, images, strict=True)
     ]
-
-
-def _images(split: Split, rows: np.ndarray) -> np.ndarray:
-    if split.records is None:
-        return split.images[rows]
-    found: dict[int, np.ndarray] = {}
-    for number, (images, _) in enumerate(split.records.batches(_BATCH).as_numpy_iterator()):
-        within = rows[rows // _BATCH == number]
-        found |= {int(row): images[row % _BATCH] for row in within}
-    return np.array([found[int(row)] for row in rows])
 
 
 def _speed(

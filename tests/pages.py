@@ -41,6 +41,14 @@ def visit(browser: Any, url: str, width: int = 1200) -> Iterator[Visit]:
             found.complaints.append(message.text) if message.type in ("error", "warning") else None
         ),
     )
+    page.on(
+        "response",
+        lambda response: (
+            found.complaints.append(f"{response.url}: {response.status}")
+            if response.status >= 400
+            else None
+        ),
+    )
     page.on("pageerror", lambda error: found.complaints.append(str(error)))
     page.on(
         "requestfailed",

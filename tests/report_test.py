@@ -79,12 +79,13 @@ def test_the_page_tells_of_the_run(home, tmp_path):
     labels, probabilities = evaluation.predict(model, valid)
     predictions = probabilities.argmax(axis=-1)
     wrong = np.flatnonzero(predictions != labels)
-    worst = wrong[probabilities[wrong].max(axis=-1).argmax()]
-    captions = re.findall(r"\b([A-Y]) , said ([A-Y]) ([\d.]+) % sure", seen)
+    worst = wrong[probabilities[wrong, labels[wrong]].argmin()]
+    true, said = LETTERS[labels[worst]], LETTERS[predictions[worst]]
+    captions = re.findall(r"\b([A-Y]) , said ([A-Y] [A-Y] [\d.]+ % [A-Y] [\d.]+) %", seen)
     assert captions[0] == (
-        LETTERS[labels[worst]],
-        LETTERS[predictions[worst]],
-        f"{probabilities[worst].max() * 100:.1f}",
+        true,
+        f"{said} {said} {probabilities[worst].max() * 100:.1f} % "
+        f"{true} {probabilities[worst, labels[worst]] * 100:.1f}",
     )
     assert len(captions) == min(24, len(wrong))
     assert f"{48 - len(wrong)} of 48 valid images are named rightly" in seen
