@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import time
 import warnings
 import zipfile
@@ -26,10 +27,10 @@ FORMATS = {"savedmodel": ".savedmodel", "litert": ".tflite", "onnx": ".onnx"}
 # What a float32 file's probabilities may differ from the model's by, for any image: the course's
 # network, trained, differs by 1.4e-6 at most over 7,172 photographs and as many drawn hands.
 BOUND = 1e-4
-# And one of int8: the share of images whose best letter is the model's, and the difference. That
-# network: 0.995 and 0.52.
+# And one of int8: the share of images whose best letter is the model's, and the difference. Two
+# such networks, one of photographs and one of drawn hands: 0.999 and 0.09, 0.996 and 0.14.
 INT8_SAME = 0.98
-INT8_BOUND = 0.75
+INT8_BOUND = 0.4
 
 LABELS = "labels.txt"
 
@@ -243,9 +244,14 @@ def _in_float32(model: keras.Model) -> keras.Model:
     policies = [layer.dtype_policy for layer in model._flatten_layers()]
     if {policy.compute_dtype for policy in policies} == {"float32"}:
         return model
-    plain = type(model).from_config(_with_float32(model.get_config()))
-    plain.set_weights(model.get_weights())
-    return plain
+    return _copy(model)
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    """Returns a copy in float32."""
+    copy = type(model).from_config(_with_float32(model.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _with_float32(config: Any) -> Any:
@@ -255,6 +261,36 @@ def _with_float32(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
         return type(config)(_with_float32(value) for value in config)
     return "float32" if isinstance(config, str) and config in _OTHER_FLOATS else config
+
+
+def _equalized(model: keras.Model) -> keras.Model:
+    """Returns a model that computes the same, and of which int8 loses less.
+
+    In int8 all channels of a layer's output have one scale, so channels that vary little come out
+    in a few steps, and the batch normalisation above multiplies the error. Here each channel is
+    divided by its deviation below already, in the weights; a ReLU lets that pass (Nagel et al.
+    2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"). Only for
+    `Sequential` models; others stay as they are.
+    """
+    if not isinstance(model, keras.Sequential):
+        return model
+    copy = _copy(model)
+    layers = [layer for layer in copy.layers if not isinstance(layer, keras.layers.Dropout)]
+    passing = (keras.activations.relu, keras.activations.linear)
+    for below, above in itertools.pairwise(layers):
+        if (
+            isinstance(below, (keras.layers.Conv2D, keras.layers.Dense))
+            and below.activation in passing
+            and isinstance(above, keras.layers.BatchNormalization)
+            and above.axis == -1
+        ):
+            factors = 1 / keras.ops.sqrt(above.moving_variance + above.epsilon)
+            below.kernel.assign(below.kernel * factors)
+            if below.use_bias:
+                below.bias.assign(below.bias * factors)
+            above.moving_mean.assign(above.moving_mean * factors)
+            above.moving_variance.assign(keras.ops.full_like(factors, 1 - above.epsilon))
+    return copy
 
 
 @contextlib.contextmanager
@@ -332,6 +368,7 @@ def _convert(model: keras.Model, kind: str, path: Path, samples: np.ndarray | No
         if samples is not None:
             built_in = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
             chosen = np.linspace(0, len(samples) - 1, min(_CALIBRATION, len(samples)), dtype=int)
+            model = _equalized(model)
             options["optimizations"] = [tf.lite.Optimize.DEFAULT]
             options["representative_dataset"] = lambda: ([samples[[i]]] for i in chosen)
         options["target_spec"] = {"supported_ops": [built_in]}
