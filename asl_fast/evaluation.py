@@ -10,6 +10,7 @@ import tensorflow as tf
 from asl_fast.dataset import Split
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
+from asl_fast.records import damage_in_words
 from asl_fast.table import CLASSES, SIDE
 
 __all__ = ["evaluate", "load_any_model", "load_model", "predict"]
@@ -72,8 +73,9 @@ def predict(
         return np.asarray(split.labels), model.predict(pixels, batch_size=_BATCH, verbose=0)
     batches = split.records.batches(_BATCH)
     pixels = batches.map(lambda images, _: tf.cast(images[:, :, side], tf.float32) / 255)
-    labels = [letters for _, letters in batches.as_numpy_iterator()]
-    return np.concatenate(labels), model.predict(pixels, verbose=0)
+    with damage_in_words(split.records):
+        labels = [letters for _, letters in batches.as_numpy_iterator()]
+        return np.concatenate(labels), model.predict(pixels, verbose=0)
 
 
 def evaluate(model: keras.Model, split: Split, mirrored: bool = False) -> dict[str, Any]:
