@@ -150,7 +150,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     if path.exists():
         try:
             before = json.loads(path.read_text())
-        except ValueError:
+        except (ValueError, RecursionError):
             before = None
         if before != json.loads(json.dumps(settings)):
             raise InputError(
@@ -315,10 +315,16 @@ def _note(folder: Path, file: str) -> Path:
 
 
 def _finished(folder: Path, number: int) -> dict[str, Any] | None:
+    """Returns what was noted of a shard before the conversion was stopped, if it was written."""
     try:
-        return json.loads(_note(folder, _file(number)).read_text())
-    except (OSError, ValueError):
+        note = json.loads(_note(folder, _file(number)).read_text())
+        shard = Shard(note["file"], int(note["rows"]), str(note["sha256"]))
+        labels = [int(label) for label in note["labels"]]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    if shard.file != _file(number) or not (folder / shard.file).is_file():
+        return None
+    return {**shard._asdict(), "labels": labels}
 
 
 def _write_part(work: _Work, number: int, job: _Job) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How well a saved model does on a valid set."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from asl_fast.hands import LETTERS
 from asl_fast.records import damage_in_words
 from asl_fast.table import CLASSES, SIDE
 
-__all__ = ["evaluate", "load_any_model", "load_model", "predict"]
+__all__ = ["EXPANSION", "evaluate", "load_any_model", "load_model", "predict"]
+
+EXPANSION = 100  # times that a model's file may expand; those of Keras don't
 
 _BATCH = 1024
 
@@ -44,17 +47,30 @@ def load_any_model(path: Path) -> keras.Model:
         path: As for `load_model`.
 
     Raises:
-        InputError: There is none, or it can't be read.
+        InputError: There is none, or it can't be read; or it holds code, which is not run, or
+            expands to more than `EXPANSION` times its size.
     """
     if path.is_dir():
         path = path / "model.keras"
     if not path.is_file():
         raise InputError(f"There is no model {path}.")
     try:
+        _refuse_bomb(path)
         return keras.saving.load_model(path)
     except Exception as error:  # Keras raises many kinds for what is not a model of its own
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raises a `ValueError` for a file that Keras would expand far beyond its size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        # Nobody reads more of a member than it says.
+        size = sum(member.file_size for member in archive.infolist())
+    if size > EXPANSION * path.stat().st_size:
+        raise ValueError(f"it expands to {size:,} bytes, more than {EXPANSION} times its size")
 
 
 def predict(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from asl_fast import storage
 from asl_fast.errors import InputError
@@ -41,6 +42,7 @@ _LENGTH = struct.Struct("<Q")
 _OVERHEAD = 1024  # bytes of a record besides its image, at most; it has 40
 _LARGEST = 1 << 30  # bytes of an image, at most
 _CHUNK = 1 << 20
+_NO_LABEL = -(2**63)  # which no index names
 
 # What TensorFlow's errors hold where records are not as they should be, though whole: by what is
 # seen here, and by its parser.
@@ -221,7 +223,7 @@ class Records:
             records,
             {
                 "image": tf.io.FixedLenFeature((), tf.string, ""),
-                "label": tf.io.FixedLenFeature((), tf.int64, 0),
+                "label": tf.io.FixedLenFeature((), tf.int64, _NO_LABEL),
             },
         )
         size = math.prod(self.shape)
@@ -332,7 +334,7 @@ class Records:
                 feature["image"].bytes_list.value,
                 feature["label"].int64_list.value,
             )
-        except ValueError:  # what protobuf raises, and where there are none or several
+        except (DecodeError, ValueError):  # the latter where there are none, or several
             return False
         return len(image) == math.prod(self.shape) and label in self.labels
 
@@ -349,9 +351,10 @@ def damage_in_words(*given: Any) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.OpError as error:
-        found = isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError)
-        if found or any(sign in str(error) for sign in (_SUSPICION, *_UNPARSED)):
+    # TensorFlow's parser puts a record's bytes into its message, which Python can't always read.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        kinds = tf.errors.DataLossError | tf.errors.NotFoundError | UnicodeDecodeError
+        if isinstance(error, kinds) or any(sign in str(error) for sign in (_SUSPICION, *_UNPARSED)):
             for records in given:
                 for what in records.damage() if isinstance(records, Records) else ():
                     raise InputError(what) from error

@@ -95,7 +95,7 @@ def opened(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     try:
         with contextlib.ExitStack() as stack:
             if begin.startswith(b"\x1f\x8b"):
-                yield stack.enter_context(gzip.GzipFile(fileobj=file))  # type: ignore[misc]
+                yield stack.enter_context(gzip.GzipFile(fileobj=file))  # type: ignore[arg-type]
             elif begin == b"\xfd7zXZ\x00":
                 yield stack.enter_context(lzma.LZMAFile(file))
             elif begin.startswith(b"PK\x03\x04"):
