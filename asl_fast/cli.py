@@ -249,7 +249,10 @@ def preview(
         raise InputError(f"{dataset.train.source} has {rows} rows; the picture shows 32.")
     images, labels = dataset.train.images, dataset.train.labels
     if dataset.train.records is not None:  # the first ones, as the others would have to be read
-        images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
+        from asl_fast.records import damage_in_words
+
+        with damage_in_words(dataset.train.records):
+            images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
     samples = np.random.default_rng(seed).choice(len(labels), 32, replace=False)
     images, labels = images[samples], labels[samples]
     options = RECIPES[recipe.value].augment

@@ -113,9 +113,11 @@ def load_entry(key: str) -> Entry | None:
         facts = json.loads((folder / "facts.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
+        if images.ndim != 4 or labels.shape != images.shape[:1] or not isinstance(facts, dict):
+            raise ValueError("its parts don't belong together")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RecursionError) as error:
         _log.warning("The cached data in %s is damaged and is made anew (%s).", folder, error)
         return None
     return Entry(images, labels, facts)
