@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import filelock
 import keras
 import numpy as np
+import tensorflow as tf
 
 from asl_fast.errors import InputError
 from asl_fast.storage import make_folder, replacing
@@ -29,6 +31,29 @@ _log = logging.getLogger(__name__)
 # The wish to end, among many workers' wishes to save.
 _END = 1 << 20
 
+# What a checkpoint states besides the values, and how.
+_FACTS: dict[str, Any] = {
+    "identity": dict,
+    "epoch": int,
+    "step": int,
+    "steps": int | None,
+    "history": dict,
+    "epochs": list,
+    "callbacks": list,
+}
+# What reading something else raises.
+_MALFORMED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
+
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -37,6 +62,27 @@ class _Saved(NamedTuple):
 
     facts: dict[str, Any]
     values: list[np.ndarray]
+
+
+def _parsed(payload: bytes) -> _Saved:
+    """Returns what `Checkpoints.save` wrote.
+
+    Raises:
+        ValueError: Or another of `_MALFORMED`, where it did not write that.
+    """
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is compressed")  # and might expand to any size
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        header, *values = (arrays[f"arr_{i}"] for i in range(len(arrays.files)))
+    facts = json.loads(header.tobytes())
+    for name, kind in _FACTS.items():
+        if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
+            raise ValueError(f"its {name} is {facts[name]!r}"[:80])
+    steps = facts["steps"]
+    if not (facts["epoch"] >= 0 and 0 <= facts["step"] <= (1 if steps is None else steps)):
+        raise ValueError(f"it stands at step {facts['step']} of {steps}")
+    return _Saved(facts, values)
 
 
 class Checkpoints:
@@ -142,11 +188,13 @@ class Checkpoints:
             if hashlib.sha256(payload).digest() != digest:
                 _log.warning("%s is damaged; the checkpoint before it is used.", path)
                 continue
-            with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-                header, *values = (arrays[f"arr_{i}"] for i in range(len(arrays.files)))
-            facts = json.loads(header.tobytes())
-            self._check(facts.pop("identity"))
-            return _Saved(facts, values)
+            try:
+                saved = _parsed(payload)
+            except _MALFORMED as error:
+                _log.warning("%s is no checkpoint of this package's (%s).", path, error)
+                continue
+            self._check(saved.facts.pop("identity"))
+            return saved
         return None
 
     def clear(self) -> None:
@@ -154,7 +202,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]*.checkpoint"))
+        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
     def _check(self, identity: Mapping[str, Any]) -> None:
         for name in identity.keys() | self._identity.keys():
@@ -228,10 +276,16 @@ class Checkpointing(keras.callbacks.Callback):
         facts, values = self._saved
         self._saved = None
         variables = self._variables(model, within=facts["step"] > 0)
-        if [variable.shape for variable in variables] != [value.shape for value in values]:
+        wanted = [(variable.shape, tf.as_dtype(variable.dtype).size) for variable in variables]
+        if wanted != [(value.shape, value.dtype.itemsize) for value in values]:
             raise InputError(
                 f"The checkpoint in {self._checkpoints.folder} is of another model or optimizer. "
                 "Choose another folder."
+            )
+        if len(self._stateful) != len(facts["callbacks"]):
+            raise InputError(
+                f"The training in {self._checkpoints.folder} was begun with other callbacks. Give "
+                "the same, or choose another folder."
             )
         for variable, value in zip(variables, values, strict=True):
             # NumPy knows no bfloat16, and gives the bytes as they are.

@@ -249,7 +249,10 @@ def preview(
         raise InputError(f"{dataset.train.source} has {rows} rows; the picture shows 32.")
     images, labels = dataset.train.images, dataset.train.labels
     if dataset.train.records is not None:  # the first ones, as the others would have to be read
-        images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
+        from asl_fast.records import damage_in_words
+
+        with damage_in_words(dataset.train.records):
+            images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
     samples = np.random.default_rng(seed).choice(len(labels), 32, replace=False)
     images, labels = images[samples], labels[samples]
     options = RECIPES[recipe.value].augment
@@ -390,6 +393,74 @@ def _show_predictions(rows: list[dict[str, Any]], form: str) -> None:
         for row in rows:
             shares = [f"{one['letter']} {one['probability']:6.1%}" for one in row["top"]]
             print(f"{row['file']:{width}}  {'   '.join(shares)}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="savedmodel, litert, onnx or all, the default; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file, or the SavedModel's folder; for several formats a folder for them."
+        ),
+    ] = Path("exported"),
+    int8: Annotated[
+        bool, typer.Option("--int8", help="LiteRT in int8, calibrated with train images.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    data: DataOption = None,
+    train: TrainFileOption = None,
+    valid: ValidFileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Export a saved model to SavedModel, LiteRT or ONNX, and compare each file with it."""
+    _load_tensorflow(verbose)
+    from asl_fast import export as exports
+    from asl_fast import saving
+    from asl_fast.table import SIDE
+
+    network = saving.load_model(model)
+    images = calibration = None
+    if getattr(network, "input_shape", None) == (None, SIDE, SIDE, 1):
+        dataset = _load(data, train, valid)
+        images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
+    with _quietly("Exporting", verbose):
+        written = exports.export(
+            network,
+            out,
+            formats or ["all"],
+            letters=saving.read_letters(model),
+            images=images,
+            calibration=calibration,
+            int8=int8,
+            force=force,
+            name="model" if model.is_dir() else model.stem,
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(one) for one in written], indent=2))
+        return
+    table = Table("", *(one.format for one in written))
+    table.add_row("precision", *(one.precision for one in written))
+    table.add_row("size", *(f"{one.bytes / 1e6:.2f} MB" for one in written))
+    table.add_row("largest difference", *(f"{one.difference:.1e}" for one in written))
+    table.add_row("same letter", *(f"{one.same:.1%}" for one in written))
+    table.add_row("an image, median", *(f"{one.median_ms:.2f} ms" for one in written))
+    table.add_row("95th percentile", *(f"{one.p95_ms:.2f} ms" for one in written))
+    table.add_row("in", *(one.runtime for one in written))
+    _console.print(table)
+    first = written[0]
+    _console.print(
+        f"Compared with the model on {first.images:,} images, timed on {first.runs} one by one.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for one in written:
+        _console.print(f"Wrote {one.path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
@@ -778,13 +849,21 @@ def _load_tensorflow(verbose: bool) -> None:
         import tensorflow  # noqa: F401
 
         return
+    with _quietly("Starting TensorFlow"):
+        quiet.import_tensorflow()
+
+
+@contextlib.contextmanager
+def _quietly(doing: str, verbose: bool = False) -> Iterator[None]:
+    """Shows a sign of life, and of what is written to standard error nothing unless `verbose`."""
+    if verbose:
+        yield
+        return
     # The spinner writes to a duplicate, or it would be swallowed too.
-    with (
-        _notes.status("Starting TensorFlow"),
-        os.fdopen(os.dup(2), "w") as duplicate,
-    ):
+    with _notes.status(doing), os.fdopen(os.dup(2), "w") as duplicate:
         original, _notes.file = _notes.file, duplicate
         try:
-            quiet.import_tensorflow()
+            with quiet.held():
+                yield
         finally:
             _notes.file = original

@@ -17,6 +17,7 @@ from asl_fast.dataset import Split
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.parameters import Parameters
+from asl_fast.records import damage_in_words
 from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES, SIDE
 from asl_fast.warp import warp
@@ -62,26 +63,28 @@ def predict(
         mirrored: Whether to average over each image and its mirror image, which takes twice the
             time.
     """
-    labels, probabilities = _predict(model, split, lambda images: images)
-    if mirrored:
-        flipped = _predict(model, split, lambda images: images[:, :, ::-1])[1]
-        probabilities = (probabilities + flipped) / 2
-    return labels, probabilities
+    labels, batches = _batches(split)
+    sides = [lambda images: images, lambda images: images[:, :, ::-1]][: 1 + mirrored]
+    with damage_in_words(split.records):
+        found = [
+            model.predict(
+                batches.map(lambda images, side=side: tf.cast(side(images), tf.float32) / 255),
+                verbose=0,
+            )
+            for side in sides
+        ]
+    return labels, sum(found[1:], found[0]) / len(found)
 
 
-def _predict(
-    model: keras.Model, split: Split, change: Callable[[Any], Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicts images that a function, in TensorFlow's terms, has changed."""
+def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
+    """Returns the labels, and the images in batches."""
     if split.records is None:
         batches = tf.data.Dataset.from_tensor_slices(split.images).batch(_BATCH)
-        labels = np.asarray(split.labels)
-    else:
-        both = split.records.batches(_BATCH)
-        batches = both.map(lambda images, _: images)
+        return np.asarray(split.labels), batches.prefetch(2)
+    both = split.records.batches(_BATCH)
+    with damage_in_words(split.records):
         labels = np.concatenate([letters for _, letters in both.as_numpy_iterator()])
-    pixels = batches.map(lambda images: tf.cast(change(images), tf.float32) / 255)
-    return labels, model.predict(pixels.prefetch(2), verbose=0)
+    return labels, both.map(lambda images, _: images)
 
 
 def evaluate(
@@ -201,16 +204,21 @@ def robustness(
         `rotation`: accuracy by degrees, against the clock as in Keras; `shift`: by pixels, the
         mean over the four directions.
     """
+    labels, batches = _batches(split)
+
+    @tf.function(reduce_retracing=True)
+    def best(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+        images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
+        moved = warp(images, tf.repeat(matrix, len(images), axis=0))
+        return tf.argmax(model(moved / 255, training=False), axis=1)
 
     def accuracy(**moved: float) -> float:
-        def change(images: tf.Tensor) -> tf.Tensor:
-            images.set_shape([None, SIDE, SIDE, 1])
-            plain = {name: 0.0 for name in Parameters._fields[:8]} | {"zx": 1.0, "zy": 1.0}
-            values = {name: tf.fill([len(images)], v) for name, v in (plain | moved).items()}
-            return warp(images, output_to_input(Parameters(**values), SIDE, SIDE))
-
-        labels, probabilities = _predict(model, split, change)
-        return float((probabilities.argmax(axis=1) == labels).mean())
+        plain = {name: 0.0 for name in Parameters._fields[:8]} | {"zx": 1.0, "zy": 1.0}
+        values = {name: tf.constant([value]) for name, value in (plain | moved).items()}
+        matrix = output_to_input(Parameters(**values), SIDE, SIDE)
+        with damage_in_words(split.records):
+            found = np.concatenate([best(images, matrix) for images in batches])
+        return float((found == labels).mean())
 
     found: dict[str, dict[str, float]] = {"rotation": {}, "shift": {}}
     for degrees in _ROTATIONS:

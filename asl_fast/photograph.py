@@ -20,7 +20,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
 # Pillow would run other programs for some formats.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
-LARGEST = 50_000_000  # pixels: what is larger is refused before it is decoded
+LARGEST = 89_478_485  # pixels, as in `decode`: what is larger is refused before it is decoded
 SMALLEST = 8  # pixels a side: a hand can't be told below
 
 

@@ -36,6 +36,24 @@ __all__ = ["stopped", "train"]
 
 _VALIDATION_BATCH = 1024
 _SETTINGS = "settings.json"
+_KINDS: dict[str, Any] = {
+    "data": list,
+    "recipe": str,
+    "changes": dict,
+    "augment": bool,
+    "seed": int,
+    "precision": str,
+    "jit": str,
+    "resident": str,
+    "steps_per_execution": int | None,
+    "deterministic": bool,
+}
+_CHOICES = {
+    "recipe": tuple(RECIPES),
+    "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
+    "jit": ("auto", "on", "off"),
+    "resident": ("auto", "on", "off"),
+}
 _PACKAGES = ("asl-fast", "keras", "numpy", "pandas", "tensorflow")
 
 
@@ -92,6 +110,14 @@ def train(
             or holds another run, data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
+    for name, given in zip(_CHOICES, (recipe, precision, jit, resident), strict=True):
+        if given not in _CHOICES[name]:
+            raise InputError(
+                f"The {name} must be one of {', '.join(_CHOICES[name])}. Received: {given!r}."
+            )
+    unknown = set(changes or {}) - {field.name for field in dataclasses.fields(Recipe)}
+    if unknown:
+        raise InputError(f"A recipe has no {min(unknown)}.")
     everywhere = distribution.choose(strategy).value  # before TensorFlow is used
     chief = distribution.is_chief(everywhere)
     chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
@@ -213,14 +239,25 @@ def stopped(out: Path) -> dict[str, Any] | None:
 
     They are the arguments of `train`, and `data`: the train and the valid file, or the built-in
     set's name.
+
+    Raises:
+        InputError: They can't be read.
     """
     path = out / "checkpoints" / _SETTINGS
     try:
-        return json.loads(path.read_text())
+        settings = json.loads(path.read_text())
+        for name, kind in _KINDS.items():
+            if not isinstance(settings[name], kind):
+                raise ValueError(f"{name} is {settings[name]!r}"[:80])
+        if [type(place) for place in settings["data"]] != [str, str]:
+            raise ValueError("data are not two places")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read: {error}.") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} can't be read, or is not as a run writes it ({error}). Choose another folder."
+        ) from None
+    return settings
 
 
 def _refuse_finished(out: Path) -> None:

@@ -10,7 +10,9 @@ import keras
 from asl_fast.errors import InputError
 from asl_fast.storage import replacing
 
-__all__ = ["load_model", "read_letters", "save_model"]
+__all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
+
+EXPANSION = 100  # times that a model's file may expand; those of Keras don't
 
 # A member of the `.keras` file, which is a zip archive. Keras leaves it alone when it loads, and
 # out when it saves again.
@@ -38,10 +40,12 @@ def load_model(path: Path) -> keras.Model:
         path: A `.keras` file, or the folder of a run.
 
     Raises:
-        InputError: There is none, or it can't be read.
+        InputError: There is none, or it can't be read; or it holds code, which is not run, or
+            expands to more than `EXPANSION` times its size.
     """
     path = _file(path)
     try:
+        _refuse_bomb(path)
         return keras.saving.load_model(path)
     except Exception as error:  # Keras raises many kinds for what is not a model of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -61,6 +65,7 @@ def read_letters(path: Path) -> tuple[str, ...] | None:
     if not zipfile.is_zipfile(path):  # Keras's older HDF5 files are none
         return None
     try:
+        _refuse_bomb(path)
         with zipfile.ZipFile(path) as archive:
             if _LETTERS not in archive.namelist():
                 return None
@@ -70,6 +75,17 @@ def read_letters(path: Path) -> tuple[str, ...] | None:
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError):
         raise InputError(f"{path}: the letters that it holds are damaged.") from None
     return tuple(letters)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raises a `ValueError` for a file that Keras would expand far beyond its size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        # Nobody reads more of a member than it says.
+        size = sum(member.file_size for member in archive.infolist())
+    if size > EXPANSION * path.stat().st_size:
+        raise ValueError(f"it expands to {size:,} bytes, more than {EXPANSION} times its size")
 
 
 def _file(path: Path) -> Path:

@@ -15,7 +15,15 @@ import platformdirs
 
 from asl_fast.errors import InputError
 
-__all__ = ["Entry", "cache_folder", "load_entry", "make_folder", "replacing", "save_entry"]
+__all__ = [
+    "Entry",
+    "cache_folder",
+    "load_entry",
+    "make_folder",
+    "replacing",
+    "replacing_folder",
+    "save_entry",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +44,29 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder to fill, which takes the place of `path` once the block has ended well.
+
+    Where `path` is a folder already, there is none for a moment: no system has one call for it.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    before = path.with_name(f".{path.name}.{os.getpid()}.before")
+    try:
+        aside.mkdir()
+        yield aside
+        for part in aside.rglob("*"):
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+        if path.is_dir():
+            path.rename(before)
+        aside.rename(path)
+    finally:
+        for folder in (aside, before):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_folder(path: Path) -> Path:
@@ -82,9 +113,11 @@ def load_entry(key: str) -> Entry | None:
         facts = json.loads((folder / "facts.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
+        if images.ndim != 4 or labels.shape != images.shape[:1] or not isinstance(facts, dict):
+            raise ValueError("its parts don't belong together")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RecursionError) as error:
         _log.warning("The cached data in %s is damaged and is made anew (%s).", folder, error)
         return None
     return Entry(images, labels, facts)

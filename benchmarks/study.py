@@ -87,6 +87,7 @@ GRID = {
     "no weight decay": _base(weight_decay=0.0),
     "batch-norm momentum 0.99": _base(batch_norm_momentum=0.99),
     "1 epoch": _base(epochs=1),
+    "3 epochs": _base(epochs=3),
     "4 epochs": _base(epochs=4),
     "12 epochs": _base(epochs=12),
     "18 epochs": _base(epochs=18),
