@@ -55,7 +55,9 @@ def text_of(page):
 
 def test_the_page_tells_of_the_run(home, tmp_path):
     out = tmp_path / "new" / "page.html"
-    told = CliRunner().invoke(cli.app, ["report", str(home / "run"), "--out", str(out)])
+    told = CliRunner().invoke(
+        cli.app, ["report", str(home / "run"), "--out", str(out), "--verbose"]
+    )
     assert told.exit_code == 0, told.output
     assert f"Wrote {out}" in told.output
     page = out.read_text()
