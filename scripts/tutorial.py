@@ -244,7 +244,7 @@ def plot_curves(histories: dict[str, dict[str, list[float]]], name: str) -> None
             axis.plot(epochs, history[f"val_{quantity}"], "o--", color=colour, label="  … valid")
         axis.set(xlabel="epoch", ylabel=quantity, xticks=epochs)
         axis.grid(alpha=0.3)
-        axis.legend()
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     show(name)
 
 
@@ -284,7 +284,7 @@ if options.quick:
     choices = dict(list(choices.items())[:2])
 
 copies = np.repeat(data.train.images[:1], 7, axis=0)
-_, axes = plt.subplots(len(choices), 8, figsize=(9, 1.15 * len(choices)))
+_, axes = plt.subplots(len(choices), 8, figsize=(9, 1.35 * len(choices)))
 for line, (title, choice) in zip(axes, choices.items(), strict=True):
     augmented = asl_fast.RandomAugment(**choice, seed=1)(copies, training=True)
     for axis, image in zip(line, [copies[0], *np.asarray(augmented)], strict=True):
@@ -298,8 +298,9 @@ show("3_options")
 # Look at it row by row and ask of each: **is it still the same letter, and could a camera have seen
 # it?**
 #
-# * Rotation, shifts and zoom: yes, within limits. Where the image ends, `fill_mode` decides what is
-#   put there; "nearest", the default, repeats the last pixel.
+# * Rotation, shifts and zoom: yes, within limits. (Zoom draws a factor for each direction, so hands
+#   get thinner or wider, too.) Where the image ends, `fill_mode` decides what is put there;
+#   "nearest", the default, repeats the last pixel.
 # * `horizontal_flip`: yes. A left hand signs the same letter as the mirror image of a right one.
 # * `vertical_flip`: no. Nobody signs upside down, and the network would spend its strength on it.
 #
@@ -426,7 +427,8 @@ plt.figure(figsize=(7.5, 6.5))
 plt.imshow(mistakes, cmap="Reds")
 plt.colorbar(label="images", shrink=0.8)
 for true, said in np.argwhere(mistakes):
-    plt.text(said, true, mistakes[true, said], ha="center", va="center", fontsize=7)
+    colour = "white" if 2 * mistakes[true, said] > mistakes.max() else "black"
+    plt.text(said, true, mistakes[true, said], ha="center", va="center", size=7, color=colour)
 plt.xticks(range(24), list(LETTERS))
 plt.yticks(range(24), list(LETTERS))
 plt.xlabel("the model's answer")
