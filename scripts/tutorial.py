@@ -405,11 +405,12 @@ print(f"{augmented['val_accuracy'][-1]:.4f} with it")
 
 # %% [markdown]
 # With augmentation the solid curve rises more slowly: every image is new, and harder than a stored
-# one. (Dropout is on in training, too.) The dashed curve, the one that counts, lies close to it or
-# even above. The gap has closed: less overfitting, and better answers to new images.
+# one. (Dropout is on in training, too.) The dashed curve, the one that counts, lies about it, in
+# the better epochs even above: less overfitting, and better answers to new images.
 #
-# From epoch to epoch the dashed curve still swings. The optimizer takes steps of a constant size,
-# so even at the end each step overshoots a little. The package's own recipe `fast`, which is what
+# From epoch to epoch the dashed curve still swings, widely. So don't compare two trainings by one
+# epoch of each: another seed may turn the order round. The optimizer takes steps of a constant
+# size, and even at the end each step overshoots. The package's own recipe `fast`, which is what
 # `asl-fast train` does, lets the steps shrink to zero over four epochs.
 #
 # **Which letters are mixed up?** Accuracy is one number; a **confusion matrix** has one for each
@@ -441,9 +442,9 @@ for true, said in sorted(np.argwhere(mistakes), key=lambda pair: -mistakes[tuple
     print(f"{LETTERS[true]} taken for {LETTERS[said]}: {mistakes[true, said]} times ({share:.1%})")
 
 # %% [markdown]
-# Mistakes are hardly ever spread evenly. A few pairs make up most of them, and as a rule those that
-# a person would mix up, too. That tells you what to do next: more pictures of these letters, or
-# a picture large enough to tell them apart.
+# Mistakes are hardly ever spread evenly: a few pairs make up most of them. Look at images of the
+# worst pair. Would you mix them up, too? Then the picture is too small to tell them apart. If not,
+# the network lacks pictures of that letter as this signer makes it, or simply more training.
 #
 # ## Saving the model / 모델 저장
 #
