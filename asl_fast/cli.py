@@ -643,6 +643,49 @@ def bench(
     suite.run(size, only or [], out, data, _console, _notes)
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that a training left.")],
+    out: Annotated[Path | None, typer.Option(help="The page. Default: RUN/report.html.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Where the run's data are now. Default: where they were."),
+    ] = None,
+    train: TrainFileOption = None,
+    valid: ValidFileOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a run's folder as one HTML page, which needs no other file and no network."""
+    dataset = _load(data, train, valid) if data or train or valid else None
+    _load_tensorflow(verbose)
+    from asl_fast import report as reports
+
+    out = out or run / "report.html"
+    with _notes.status("Reading the run") as status:
+        reports.write(run, out, dataset, progress=status.update)
+    _console.print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    verbose: VerboseOption = False,
+) -> None:
+    """Try a model in the browser: name pictures, see the augmentation (needs asl-fast[demo])."""
+    _load_tensorflow(verbose)
+    from asl_fast import demo as demos
+    from asl_fast.classifier import Classifier
+
+    def ready(url: str) -> None:
+        _console.print(f"Open {url} – Ctrl-C ends it.", highlight=False, markup=False)
+
+    demos.serve(Classifier.load(model), host, port, ready)
+
+
 @data_app.command("info")
 def data_info(
     data: DataOption = None, train: TrainFileOption = None, valid: ValidFileOption = None

@@ -26,6 +26,7 @@ FLOORS = [
     {"feed"},
     {"trainer"},
     {"run", "script", "doctor"},
+    {"report", "demo"},
     {"cli"},
     {"__main__"},
 ]

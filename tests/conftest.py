@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,22 @@ def asl_fast_process():
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: the machine's, or what `scripts/browser` fetches."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    fetched = Path(__file__).parent.parent / ".venv" / "chromium" / "chromium"
+    places = (os.environ.get("ASL_FAST_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    found = [shutil.which(place) for place in (*places, fetched) if place]
+    if not any(found):
+        pytest.skip(
+            "needs a Chromium: install one, or run scripts/browser, which says what it lacks"
+        )
+    program = next(path for path in found if path)
+    with sync_api.sync_playwright() as playwright:
+        # Without the sandbox, which root and many containers can't have: the pages are our own.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
