@@ -64,16 +64,13 @@ def predict(
             time.
     """
     labels, batches = _batches(split)
-    sides = [lambda images: images, lambda images: images[:, :, ::-1]][: 1 + mirrored]
+    pixels = batches.map(lambda images: tf.cast(images, tf.float32) / 255)
     with damage_in_words(split.records):
-        found = [
-            model.predict(
-                batches.map(lambda images, side=side: tf.cast(side(images), tf.float32) / 255),
-                verbose=0,
-            )
-            for side in sides
-        ]
-    return labels, sum(found[1:], found[0]) / len(found)
+        probabilities = model.predict(pixels, verbose=0)
+        if mirrored:
+            flipped = pixels.map(lambda images: images[:, :, ::-1])
+            probabilities = (probabilities + model.predict(flipped, verbose=0)) / 2
+    return labels, probabilities
 
 
 def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:

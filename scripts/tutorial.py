@@ -244,7 +244,7 @@ def plot_curves(histories: dict[str, dict[str, list[float]]], name: str) -> None
             axis.plot(epochs, history[f"val_{quantity}"], "o--", color=colour, label="  … valid")
         axis.set(xlabel="epoch", ylabel=quantity, xticks=epochs)
         axis.grid(alpha=0.3)
-        axis.legend()
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     show(name)
 
 
@@ -284,7 +284,7 @@ if options.quick:
     choices = dict(list(choices.items())[:2])
 
 copies = np.repeat(data.train.images[:1], 7, axis=0)
-_, axes = plt.subplots(len(choices), 8, figsize=(9, 1.15 * len(choices)))
+_, axes = plt.subplots(len(choices), 8, figsize=(9, 1.35 * len(choices)))
 for line, (title, choice) in zip(axes, choices.items(), strict=True):
     augmented = asl_fast.RandomAugment(**choice, seed=1)(copies, training=True)
     for axis, image in zip(line, [copies[0], *np.asarray(augmented)], strict=True):
@@ -298,8 +298,9 @@ show("3_options")
 # Look at it row by row and ask of each: **is it still the same letter, and could a camera have seen
 # it?**
 #
-# * Rotation, shifts and zoom: yes, within limits. Where the image ends, `fill_mode` decides what is
-#   put there; "nearest", the default, repeats the last pixel.
+# * Rotation, shifts and zoom: yes, within limits. (Zoom draws a factor for each direction, so hands
+#   get thinner or wider, too.) Where the image ends, `fill_mode` decides what is put there;
+#   "nearest", the default, repeats the last pixel.
 # * `horizontal_flip`: yes. A left hand signs the same letter as the mirror image of a right one.
 # * `vertical_flip`: no. Nobody signs upside down, and the network would spend its strength on it.
 #
@@ -404,11 +405,12 @@ print(f"{augmented['val_accuracy'][-1]:.4f} with it")
 
 # %% [markdown]
 # With augmentation the solid curve rises more slowly: every image is new, and harder than a stored
-# one. (Dropout is on in training, too.) The dashed curve, the one that counts, lies close to it or
-# even above. The gap has closed: less overfitting, and better answers to new images.
+# one. (Dropout is on in training, too.) The dashed curve, the one that counts, lies about it, in
+# the better epochs even above: less overfitting, and better answers to new images.
 #
-# From epoch to epoch the dashed curve still swings. The optimizer takes steps of a constant size,
-# so even at the end each step overshoots a little. The package's own recipe `fast`, which is what
+# From epoch to epoch the dashed curve still swings, widely. So don't compare two trainings by one
+# epoch of each: another seed may turn the order round. The optimizer takes steps of a constant
+# size, and even at the end each step overshoots. The package's own recipe `fast`, which is what
 # `asl-fast train` does, lets the steps shrink to zero over four epochs.
 #
 # **Which letters are mixed up?** Accuracy is one number; a **confusion matrix** has one for each
@@ -426,7 +428,8 @@ plt.figure(figsize=(7.5, 6.5))
 plt.imshow(mistakes, cmap="Reds")
 plt.colorbar(label="images", shrink=0.8)
 for true, said in np.argwhere(mistakes):
-    plt.text(said, true, mistakes[true, said], ha="center", va="center", fontsize=7)
+    colour = "white" if 2 * mistakes[true, said] > mistakes.max() else "black"
+    plt.text(said, true, mistakes[true, said], ha="center", va="center", size=7, color=colour)
 plt.xticks(range(24), list(LETTERS))
 plt.yticks(range(24), list(LETTERS))
 plt.xlabel("the model's answer")
@@ -439,9 +442,9 @@ for true, said in sorted(np.argwhere(mistakes), key=lambda pair: -mistakes[tuple
     print(f"{LETTERS[true]} taken for {LETTERS[said]}: {mistakes[true, said]} times ({share:.1%})")
 
 # %% [markdown]
-# Mistakes are hardly ever spread evenly. A few pairs make up most of them, and as a rule those that
-# a person would mix up, too. That tells you what to do next: more pictures of these letters, or
-# a picture large enough to tell them apart.
+# Mistakes are hardly ever spread evenly: a few pairs make up most of them. Look at images of the
+# worst pair. Would you mix them up, too? Then the picture is too small to tell them apart. If not,
+# the network lacks pictures of that letter as this signer makes it, or simply more training.
 #
 # ## Saving the model / 모델 저장
 #
