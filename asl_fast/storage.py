@@ -86,7 +86,7 @@ def load_entry(key: str) -> Entry | None:
             raise ValueError("its parts don't belong together")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError, RecursionError) as error:
+    except Exception as error:  # NumPy raises what comes up in a broken header
         _log.warning("The cached data in %s is damaged and is made anew (%s).", folder, error)
         return None
     return Entry(images, labels, facts)
