@@ -476,10 +476,14 @@ def _parsed(folder: Path) -> Records:
 def _write(path: Path, records: Any, compression: str) -> Shard:
     rows = 0
     with storage.replacing(path) as aside:
-        with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
-            for record in records:
-                writer.write(record)
-                rows += 1
+        try:
+            with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
+                for record in records:
+                    writer.write(record)
+                    rows += 1
+        except tf.errors.OpError as error:
+            reason = error.message.rpartition("; ")[2]  # after the path
+            raise InputError(f"{path} can't be written: {reason}.") from None
         digest = _sha256(aside)
     return Shard(path.name, rows, digest)
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -31,6 +32,8 @@ from asl_fast.table import CLASSES
 from asl_fast.trainer import TrainingClock, fit
 
 __all__ = ["stopped", "train"]
+
+_log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 1024
 _SETTINGS = "settings.json"
@@ -169,11 +172,18 @@ def train(
                 model = _compiled(chosen, steps, policy, "off")
             plain = _compiled(chosen, steps, policy, "off")
 
+        unsaved: list[InputError] = []
+
         def keep(epoch: int, logs: Any) -> None:
             if plain is not model:
                 plain.set_weights(model.get_weights())  # which takes all workers
             if chief:
-                _save(plain, out)
+                try:
+                    _save(plain, out)
+                    unsaved.clear()
+                except InputError as error:
+                    unsaved[:] = [error]
+                    _log.warning("The model %s Training goes on.", error)
 
         clock = TrainingClock()
         own = [clock, keras.callbacks.LambdaCallback(on_epoch_end=keep)]
@@ -222,6 +232,8 @@ def train(
         }
         if not chief:
             return metrics
+        if unsaved:
+            _save(plain, out)
         _write_history(out / "history.csv", history, clock.seconds)
         figures.curves(out / "curves.png", history)
         labels, probabilities = predict(plain, dataset.valid)
@@ -291,8 +303,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _save(model: keras.Model, out: Path) -> None:
-    with replacing(out / "model.keras") as aside:
-        model.save(aside)
+    path = out / "model.keras"
+    with replacing(path) as aside:
+        try:
+            model.save(aside)
+        except ValueError as error:  # a clock that stands before 1980, which archives don't know
+            raise InputError(f"{path} can't be written: {error}.") from None
 
 
 def _data(split: datasets.Split) -> tuple[Any, Any]:
