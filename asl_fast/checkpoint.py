@@ -41,19 +41,6 @@ _FACTS: dict[str, Any] = {
     "epochs": list,
     "callbacks": list,
 }
-# What reading something else raises.
-_MALFORMED = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    MemoryError,
-    RecursionError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-)
-
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -68,7 +55,7 @@ def _parsed(payload: bytes) -> _Saved:
     """Returns what `Checkpoints.save` wrote.
 
     Raises:
-        ValueError: Or another of `_MALFORMED`, where it did not write that.
+        Exception: Of any kind, where it did not write that.
     """
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
@@ -131,7 +118,7 @@ class Checkpoints:
                 "folder."
             ) from None
         for left in self.folder.glob(".*.partial*"):  # by a process that was killed
-            left.unlink()
+            left.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -158,13 +145,8 @@ class Checkpoints:
             with replacing(path) as aside, aside.open("wb") as file:
                 file.write(payload)
                 file.write(hashlib.sha256(payload).digest())
-        except OSError as error:
-            _log.warning(
-                "The checkpoint %s can't be written: %s. Training goes on; the checkpoint before "
-                "it is kept.",
-                path,
-                error.strerror,
-            )
+        except InputError as error:
+            _log.warning("The checkpoint %s Training goes on; the one before it is kept.", error)
             return
         for old in paths[:-1]:
             with contextlib.suppress(OSError):
@@ -190,7 +172,7 @@ class Checkpoints:
                 continue
             try:
                 saved = _parsed(payload)
-            except _MALFORMED as error:
+            except Exception as error:  # whatever comes up in what reads archives and headers
                 _log.warning("%s is no checkpoint of this package's (%s).", path, error)
                 continue
             self._check(saved.facts.pop("identity"))
@@ -250,6 +232,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._history: dict[str, list[float]] = {}
         self._epochs: list[int] = []
         self._stopped_by: signal.Signals | None = None
+        self._metrics: list[np.ndarray] | None = None
         self._saved = checkpoints.load()
         self.epoch, self.done = first_epoch, 0
         if self._saved is not None:
@@ -318,6 +301,10 @@ class Checkpointing(keras.callbacks.Callback):
         overdue = time.monotonic() - self._last >= self._checkpoints.seconds
         self._do_as_wished(overdue and self._steps is not None)
 
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Keeps the training's metrics, before Keras takes the same variables for validation."""
+        self._metrics = [variable.numpy() for variable in self.model.metrics_variables]
+
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Ends where a signal asked for it."""
         self._do_as_wished()
@@ -328,6 +315,7 @@ class Checkpointing(keras.callbacks.Callback):
             self._history.setdefault(name, []).append(float(value))
         self._epochs.append(epoch)
         self._position = epoch + 1, 0
+        self._metrics = None
         self._save()
         self._do_as_wished(saved=True)
 
@@ -380,8 +368,10 @@ class Checkpointing(keras.callbacks.Callback):
             "epochs": self._epochs,
             "callbacks": [callback.get_state() for callback in self._stateful],
         }
-        variables = self._variables(self.model, within=step > 0)
+        validating = self._metrics is not None
+        variables = self._variables(self.model, within=step > 0 and not validating)
         values = [variable.numpy() for variable in variables]  # with the other workers' help
+        values += self._metrics or []
         if self._writes:
             self._checkpoints.save(facts, values)
         self._last = time.monotonic()

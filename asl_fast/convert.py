@@ -124,6 +124,8 @@ def convert(
         records.write_index(folder, shape, labels, classes, work.compression, shards, settings)
         for shard in shards:
             _note(folder, shard.file).unlink()
+        for left in folder.glob(".*.partial*"):  # by processes that were killed
+            left.unlink()
         (folder / _SETTINGS).unlink()
     return Records.open(folder)
 

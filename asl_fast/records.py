@@ -44,10 +44,10 @@ _LARGEST = 1 << 30  # bytes of an image, at most
 _CHUNK = 1 << 20
 _NO_LABEL = -(2**63)  # which no index names
 
-# What TensorFlow's errors hold where records are not as they should be, though whole: by what is
-# seen here, and by its parser.
+# What TensorFlow's errors hold where records are not as they should be, though whole: what is said
+# here, and the name of its parser.
 _SUSPICION = "records are not as the index says"
-_UNPARSED = ("Could not parse example", "Data types don't match", "Can't parse serialized Example")
+_PARSER = "ParseExample"
 
 _log = logging.getLogger(__name__)
 
@@ -250,6 +250,9 @@ class Records:
         """Reads all shards and yields what is wrong with any, and what to do, in words."""
         for shard in self.shards:
             path = self.folder / shard.file
+            if not path.is_file():
+                yield f"{path} is not there any more."
+                continue
             good, wrong = self._read_through(shard)
             if wrong or len(good) != shard.rows:
                 what = "; ".join(wrong[:3]) or f"{len(good)} records instead of {shard.rows}"
@@ -353,11 +356,19 @@ def damage_in_words(*given: Any) -> Iterator[None]:
         yield
     # TensorFlow's parser puts a record's bytes into its message, which Python can't always read.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        kinds = tf.errors.DataLossError | tf.errors.NotFoundError | UnicodeDecodeError
-        if isinstance(error, kinds) or any(sign in str(error) for sign in (_SUSPICION, *_UNPARSED)):
-            for records in given:
-                for what in records.damage() if isinstance(records, Records) else ():
+        every = [records for records in given if isinstance(records, Records)]
+        unlike = isinstance(error, UnicodeDecodeError) or any(
+            sign in str(error) for sign in (_SUSPICION, _PARSER)
+        )
+        if unlike or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+            for records in every:
+                for what in records.damage():
                     raise InputError(what) from error
+        if unlike and every:  # TensorFlow's parser refuses a little more than Python's
+            folders = " or ".join(str(records.folder) for records in every)
+            raise InputError(
+                f"{folders} holds records that are no images. Convert the data anew."
+            ) from error
         raise
 
 
@@ -465,10 +476,14 @@ def _parsed(folder: Path) -> Records:
 def _write(path: Path, records: Any, compression: str) -> Shard:
     rows = 0
     with storage.replacing(path) as aside:
-        with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
-            for record in records:
-                writer.write(record)
-                rows += 1
+        try:
+            with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
+                for record in records:
+                    writer.write(record)
+                    rows += 1
+        except tf.errors.OpError as error:
+            reason = error.message.rpartition("; ")[2]  # after the path
+            raise InputError(f"{path} can't be written: {reason}.") from None
         digest = _sha256(aside)
     return Shard(path.name, rows, digest)
 

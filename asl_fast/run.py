@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -33,6 +34,8 @@ from asl_fast.table import CLASSES
 from asl_fast.trainer import TrainingClock, fit
 
 __all__ = ["stopped", "train"]
+
+_log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 1024
 _SETTINGS = "settings.json"
@@ -171,11 +174,18 @@ def train(
                 model = _compiled(chosen, steps, policy, "off")
             plain = _compiled(chosen, steps, policy, "off")
 
+        unsaved: list[InputError] = []
+
         def keep(epoch: int, logs: Any) -> None:
             if plain is not model:
                 plain.set_weights(model.get_weights())  # which takes all workers
             if chief:
-                save_model(plain, out / "model.keras", LETTERS)
+                try:
+                    save_model(plain, out / "model.keras", LETTERS)
+                    unsaved.clear()
+                except InputError as error:
+                    unsaved[:] = [error]
+                    _log.warning("The model %s Training goes on.", error)
 
         clock = TrainingClock()
         own = [clock, keras.callbacks.LambdaCallback(on_epoch_end=keep)]
@@ -224,6 +234,8 @@ def train(
         }
         if not chief:
             return metrics
+        if unsaved:
+            save_model(plain, out / "model.keras", LETTERS)
         _write_history(out / "history.csv", history, clock.seconds)
         figures.curves(out / "curves.png", history)
         labels, probabilities = predict(plain, dataset.valid)

@@ -26,9 +26,15 @@ def save_model(model: keras.Model, path: Path, letters: Sequence[str]) -> None:
         model: With as many outputs as letters.
         path: The file.
         letters: A name for each output, in their order.
+
+    Raises:
+        InputError: It can't be written.
     """
     with replacing(path) as aside:
-        model.save(aside)
+        try:
+            model.save(aside)
+        except ValueError as error:  # a clock that stands before 1980, which archives don't know
+            raise InputError(f"{path} can't be written: {error}.") from None
         with zipfile.ZipFile(aside, "a") as archive:
             archive.writestr(_LETTERS, json.dumps({"letters": list(letters)}))
 

@@ -263,6 +263,12 @@ BAD_RECORDS = {
     "an unknown label": (record(example(bytes(16), 5)), "record 1 at byte 0 holds no image"),
     "no label": (record(example(bytes(16), None)), "record 1 at byte 0 holds no image"),
     "another kind": (record(example(None, 0)), "record 1 at byte 0 holds no image"),
+    "no wire format": (
+        record(
+            b"\n+\n\x19\n\x05image\x12\x10\n\x0e\n\x0c\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\n\x0e\n\x05label\x12\x05\x19\xff\n\x01\x00"
+        ),
+        "record 1 at byte 0 holds no image",
+    ),
     "no example": (record(b"\xff" * 30), "record 1 at byte 0 holds no image"),
     "two for one": (record(example(bytes(16), 0)) * 2, "21 records instead of 20"),
     "none": (b"", "19 records instead of 20"),
@@ -388,6 +394,20 @@ def endless(file, *arrays):
         archive.writestr("arr_1.npy", header.getvalue())
 
 
+def encrypted(file, *arrays):
+    np.savez(file, *arrays)
+    content = file.getbuffer()
+    content[content.tobytes().index(b"PK\x01\x02") + 8] |= 1
+
+
+def odd_header(file, *arrays):
+    """One that NumPy reads as Python, and can't."""
+    np.savez(file, *arrays)
+    content = file.getbuffer()
+    at = content.tobytes().index(b"{'descr'")
+    content[at : at + 3] = b"(\\x"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -400,6 +420,8 @@ def endless(file, *arrays):
         {"values": [np.array([object()])], "save": lambda *a: np.savez(*a, allow_pickle=True)},
         {"save": np.savez_compressed},
         {"save": endless},
+        {"save": encrypted},
+        {"save": odd_header},
     ],
     ids=str,
 )
