@@ -157,7 +157,7 @@ class Checkpoints:
         return sorted(self.folder.glob("[0-9]*.checkpoint"))
 
     def _check(self, identity: Mapping[str, Any]) -> None:
-        for name in identity.keys() | self._identity.keys():
+        for name in self._identity | identity:  # in the order in which they were given
             before, now = identity.get(name), self._identity.get(name)
             if before != now:
                 raise InputError(
