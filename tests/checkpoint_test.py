@@ -1,15 +1,19 @@
+import contextlib
 import errno
+import json
 import os
-import subprocess
-import sys
+import random
+import shutil
+import time
 
 import keras
 import numpy as np
 import pytest
 
 import asl_fast
-from asl_fast import InputError, fit
-from asl_fast.checkpoint import Checkpoints
+from asl_fast import Checkpoints, InputError, fit, load_csv
+from tests import forked
+from tests.samples import blobs, write_csv
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 8, 8, 1)).astype(np.uint8)
@@ -237,55 +241,88 @@ def test_seconds_below_0_are_refused(tmp_path):
         Checkpoints(tmp_path, -1)
 
 
-# Forked from a process that has TensorFlow loaded, but has not yet used it: seconds less each.
-KILLING = """
-import os, random, signal, sys, time, traceback
-from pathlib import Path
-from tests.checkpoint_test import train
+# Killed at any moment
 
-folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 
-def begin(name):
-    process = os.fork()
-    if process == 0:
-        try:
-            state, history, epochs = train(folder / name)
-            text = repr([value.tobytes() for value in state]) + repr((history, epochs))
-            (folder / f"{name}.txt").write_text(text)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    return process
+class Told(Checkpoints):
+    """Checkpoints that tell of each that was saved."""
 
-_, status = os.waitpid(begin("whole"), 0)
-assert status == 0
-random.seed(0)
-name = 0
-while kills:
-    process = begin(str(name))
-    end = time.monotonic() + random.uniform(0.3, 3.0)
-    while not (ended := os.waitpid(process, os.WNOHANG))[0] and time.monotonic() < end:
-        time.sleep(0.005)
-    if ended[0]:
-        assert ended[1] == 0
-        assert (folder / f"{name}.txt").read_text() == (folder / "whole.txt").read_text()
-        name += 1
-    else:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        kills -= 1
-assert name > 0
-print(name, "runs ended")
-"""
+    def __init__(self, folder, tell):
+        super().__init__(folder, 0.0)
+        self.tell = tell
+
+    def save(self, facts, values):
+        super().save(facts, values)
+        self.tell("saved")
+
+
+def trained_from_a_table(folder, name, sender):
+    """Reads a table and trains on it, ten epochs of six steps, with a checkpoint after each."""
+    sender.send("reading")
+    images, labels = load_csv(folder / "table.csv")
+    sender.send("read")
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(24, "softmax"))
+    model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "sparse_categorical_crossentropy")
+    history = fit(
+        model,
+        images,
+        labels,
+        batch_size=20,
+        epochs=10,
+        checkpoints=Told(folder / name, sender.send),
+        steps_per_execution=1,
+        verbose=0,
+    )
+    variables = [*model.variables, *model.optimizer.variables]
+    state = [variable.numpy().tobytes().hex() for variable in variables]
+    result = json.dumps([state, history.history, history.epoch])
+    (folder / f"{name}.json").write_text(result)
 
 
 def test_a_process_killed_at_any_moment_loses_nothing(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", KILLING, tmp_path, "50"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert result.returncode == 0, result.stderr
-    print(result.stdout)
+    """50 times: while it reads a table and caches it, in steps, and as it writes a checkpoint."""
+    write_csv(tmp_path / "table.csv", *blobs(120))
+    log = tmp_path / "log"
+
+    def start(name):
+        receiver, sender = forked.pipe(duplex=False)
+        process = forked.start(log, trained_from_a_table, tmp_path, name, sender)
+        sender.close()
+        return process, receiver
+
+    def wait_for(message, receiver):
+        with contextlib.suppress(EOFError):  # it ended, as nothing was left to do
+            while receiver.recv() != message:
+                pass
+        return time.monotonic()
+
+    whole, told = start("whole")
+    times = {message: wait_for(message, told) for message in ("reading", "read", "saved")}
+    whole.join()
+    assert whole.exitcode == 0, log.read_text()
+    # From which message on a process lives for how many seconds: up to a third of the steps.
+    lives = {
+        "reading": times["read"] - times["reading"],
+        "saved": (time.monotonic() - times["saved"]) / 3,
+    }
+    random.seed(0)
+    ended = 0
+    for message in ["reading"] * 10 + ["saved"] * 40:
+        while True:
+            if message == "reading":
+                shutil.rmtree(os.environ["ASL_FAST_CACHE"], ignore_errors=True)
+            process, told = start(str(ended))
+            wait_for(message, told)
+            process.join(random.uniform(0, lives[message]))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                break
+            assert process.exitcode == 0, log.read_text()
+            result = (tmp_path / f"{ended}.json").read_text()
+            assert result == (tmp_path / "whole.json").read_text()
+            ended += 1
+    print(ended, lives)
+    assert ended > 0
