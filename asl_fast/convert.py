@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import lzma
-import multiprocessing
 import os
 import zipfile
 import zlib
@@ -22,6 +21,7 @@ from asl_fast import quiet, records, storage, table
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.records import Records, Shard
+from asl_fast.workers import Workers
 
 __all__ = ["convert"]
 
@@ -179,7 +179,12 @@ def _opened(source: str | Path | pd.DataFrame) -> tuple[pd.DataFrame | None, str
         header = file.readline(1 << 16).decode("utf-8-sig", "replace")
     columns = {column.strip().strip('"') for column in header.split(",")}
     if {"filename", "class"} <= columns:
-        frame = pd.read_csv(path, dtype=str)
+        try:
+            with _plain(path) as file, _damage_in_words(str(path)):
+                # A class may be named NA.
+                frame = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
+        except ValueError as error:
+            raise InputError(f"{path} can't be read as a list of files: {error}.") from None
         return _checked(frame, str(path), path.parent), str(path), described
     return None, str(path), described
 
@@ -284,19 +289,20 @@ def _convert_all(
     progress: Callable[[int, int | None], object],
     total: int | None,
 ) -> list[dict[str, Any]]:
-    """Writes the shards, in as many processes; returns what was noted of each."""
+    """Writes the shards, in as many processes at most; returns what was noted of each."""
     notes: dict[int, dict[str, Any]] = {}
     running: dict[concurrent.futures.Future, int] = {}
 
     def collect(*, all_of_them: bool) -> None:
-        when = concurrent.futures.ALL_COMPLETED if all_of_them else "FIRST_COMPLETED"
+        when = (
+            concurrent.futures.ALL_COMPLETED if all_of_them else concurrent.futures.FIRST_COMPLETED
+        )
         for future in concurrent.futures.wait(running, return_when=when).done:
             number = running.pop(future)
             notes[number] = future.result()
             progress(notes[number]["rows"], total)
 
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet.import_tensorflow) as pool:
+    with _pool(workers) as pool:
         try:
             for number, job in enumerate(jobs):
                 note = _finished(work.folder, number)
@@ -309,12 +315,23 @@ def _convert_all(
                     collect(all_of_them=False)
                 running[pool.submit(_write_part, work, number, job)] = number
             collect(all_of_them=True)
+        except concurrent.futures.BrokenExecutor:
+            raise InputError(
+                "A process that converts was killed, perhaps for want of memory. Call it again, "
+                "with fewer workers (--workers): it goes on where it stopped."
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             if not list(work.folder.glob("*.tfrecord")):
                 (work.folder / _SETTINGS).unlink()  # nothing to go on with
             raise
     return [notes[number] for number in sorted(notes)]
+
+
+def _pool(workers: int) -> concurrent.futures.Executor:
+    if workers == 1:  # a process of its own would take seconds to start
+        return concurrent.futures.ThreadPoolExecutor(1)
+    return Workers(workers, quiet.import_tensorflow)
 
 
 def _file(number: int) -> str:
@@ -333,7 +350,7 @@ def _finished(folder: Path, number: int) -> dict[str, Any] | None:
 
 
 def _write_part(work: _Work, number: int, job: _Job) -> dict[str, Any]:
-    """Writes a shard and notes what it holds; in a process of its own."""
+    """Writes a shard and notes what it holds; in a worker."""
     if job.files:
         images = np.stack([_load(file, work) for file, _ in job.files])
         labels = np.array([label for _, label in job.files])

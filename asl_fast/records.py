@@ -6,6 +6,7 @@ A folder of shards holds `index.json`, which says what is in them. Each record i
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import zlib
@@ -84,7 +85,8 @@ class Records:
                 and a warning counts the others.
 
         Raises:
-            InputError: No index, one that is not whole, or a shard that is missing.
+            InputError: No index, one that is not whole, a shard that is missing, or no record
+                that is whole.
         """
         folder = Path(folder)
         if damaged not in ("stop", "skip"):
@@ -207,34 +209,38 @@ class Records:
     def damage(self) -> Iterator[tuple[Shard, str]]:
         """Yields what is wrong with the shards that are not what the index says, in words."""
         for shard in self.shards:
-            if _sha256(self.folder / shard.file) == shard.sha256:
-                continue
-            good, wrong = self._read_through(shard)
-            yield shard, "; ".join(wrong[:3]) or f"{len(good)} records instead of {shard.rows}"
+            if _sha256(self.folder / shard.file) != shard.sha256:
+                yield shard, self._read_through(shard)[1]
 
     def without_damage(self) -> "Records":
-        """Returns the good records: whole shards, and copies of the others in the cache."""
+        """Returns the good records: whole shards, and copies of the others in the cache.
+
+        Raises:
+            InputError: There are none.
+        """
         shards = []
         lost = 0
         for shard in self.shards:
             path = self.folder / shard.file
             digest = _sha256(path)
             if digest != shard.sha256:
-                good, wrong = self._read_through(shard)
+                good, what = self._read_through(shard)
                 lost += shard.rows - len(good)
-                _log.warning("%s: %s", path, "; ".join(wrong[:3]) or "not what the index says")
+                _log.warning("%s: %s", path, what)
                 copy = storage.cache_folder() / "records" / f"{digest}.tfrecord"
                 storage.make_folder(copy.parent)
                 shard = _write(copy, good, self.compression)._replace(file=str(copy.resolve()))
             shards.append(shard)
+        if lost == self.rows:
+            raise InputError(f"{self.folder} holds no whole record. Convert the data anew.")
         if lost:
             _log.warning(
                 "%s: %d of %d records are damaged and are left out.", self.folder, lost, self.rows
             )
         return dataclasses.replace(self, shards=tuple(shards))
 
-    def _read_through(self, shard: Shard) -> tuple[list[bytes], list[str]]:
-        """Returns a damaged shard's good records, and where the others are."""
+    def _read_through(self, shard: Shard) -> tuple[list[bytes], str]:
+        """Returns a damaged shard's good records, and in words where the others are."""
         content = (self.folder / shard.file).read_bytes()
         where = "byte"
         if self.compression:
@@ -249,7 +255,8 @@ class Records:
             else:
                 wrong.append(f"record {len(good) + len(wrong) + 1} at {where} {offset} is damaged")
             offset = following
-        return good, wrong
+        instead = f"not what {INDEX} says: {len(good)} whole records, and {shard.rows} wanted"
+        return good, "; ".join(wrong[:3]) or instead
 
 
 def write_shard(
@@ -361,8 +368,7 @@ def _write(path: Path, records: Any, compression: str) -> Shard:
 
 
 def _first_rows(shards: Sequence[Shard]) -> tuple[int, ...]:
-    ends = np.cumsum([0, *(shard.rows for shard in shards[:-1])])
-    return tuple(int(end) for end in ends)
+    return tuple(itertools.accumulate((shard.rows for shard in shards[:-1]), initial=0))
 
 
 def _sha256(path: Path) -> str:

@@ -11,9 +11,12 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("hands", "device", "resize", "readiness", "quiet"),
+        *("device", "resize", "readiness", "quiet", "workers"),
     },
-    {"recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay", "decode"},
+    {
+        *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),
+        *("decode", "hands"),
+    },
     {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer"},
     {"augment", "loop", "targets", "checkpoint", "records"},
     {"dataset", "standardize", "iterators", "memory", "convert", "distribution"},
