@@ -187,7 +187,7 @@ class Checkpoints:
         return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
     def _check(self, identity: Mapping[str, Any]) -> None:
-        for name in identity.keys() | self._identity.keys():
+        for name in self._identity | identity:  # in the order in which they were given
             before, now = identity.get(name), self._identity.get(name)
             if before != now:
                 raise InputError(

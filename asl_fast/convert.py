@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from asl_fast.decode import check_size
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.records import Records, Shard
+from asl_fast.workers import Workers
 
 __all__ = ["convert"]
 
@@ -183,9 +183,12 @@ def _opened(source: str | Path | pd.DataFrame) -> tuple[pd.DataFrame | None, str
     if {"filename", "class"} <= columns:
         plain = io.BytesIO(table.decompress(path.read_bytes(), str(path)))
         try:
-            frame = pd.read_csv(plain, dtype=str, encoding="utf-8-sig")
+            # A class may be named NA.
+            frame = pd.read_csv(
+                plain, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
+            )
         except ValueError as error:  # pandas' errors, and those of the encoding
-            raise InputError(f"{path} can't be read as CSV: {error}.") from None
+            raise InputError(f"{path} can't be read as a list of files: {error}.") from None
         return _checked(frame, str(path), path.parent), str(path), described
     return None, str(path), described
 
@@ -275,19 +278,20 @@ def _convert_all(
     progress: Callable[[int, int | None], object],
     total: int | None,
 ) -> list[dict[str, Any]]:
-    """Writes the shards, in as many processes; returns what was noted of each."""
+    """Writes the shards, in as many processes at most; returns what was noted of each."""
     notes: dict[int, dict[str, Any]] = {}
     running: dict[concurrent.futures.Future, int] = {}
 
     def collect(*, all_of_them: bool) -> None:
-        when = concurrent.futures.ALL_COMPLETED if all_of_them else "FIRST_COMPLETED"
+        when = (
+            concurrent.futures.ALL_COMPLETED if all_of_them else concurrent.futures.FIRST_COMPLETED
+        )
         for future in concurrent.futures.wait(running, return_when=when).done:
             number = running.pop(future)
             notes[number] = future.result()
             progress(notes[number]["rows"], total)
 
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, quiet.import_tensorflow) as pool:
+    with _pool(workers) as pool:
         try:
             for number, job in enumerate(jobs):
                 note = _finished(work.folder, number)
@@ -300,12 +304,23 @@ def _convert_all(
                     collect(all_of_them=False)
                 running[pool.submit(_write_part, work, number, job)] = number
             collect(all_of_them=True)
+        except concurrent.futures.BrokenExecutor:
+            raise InputError(
+                "A process that converts was killed, perhaps for want of memory. Call it again, "
+                "with fewer workers (--workers): it goes on where it stopped."
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             if not list(work.folder.glob("*.tfrecord")):
                 (work.folder / _SETTINGS).unlink()  # nothing to go on with
             raise
     return [notes[number] for number in sorted(notes)]
+
+
+def _pool(workers: int) -> concurrent.futures.Executor:
+    if workers == 1:  # a process of its own would take seconds to start
+        return concurrent.futures.ThreadPoolExecutor(1)
+    return Workers(workers, quiet.import_tensorflow)
 
 
 def _file(number: int) -> str:
@@ -330,7 +345,7 @@ def _finished(folder: Path, number: int) -> dict[str, Any] | None:
 
 
 def _write_part(work: _Work, number: int, job: _Job) -> dict[str, Any]:
-    """Writes a shard and notes what it holds; in a process of its own."""
+    """Writes a shard and notes what it holds; in a worker."""
     if job.files:
         images = np.stack([_load(file, work) for file, _ in job.files])
         labels = np.array([label for _, label in job.files])

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from asl_fast.device import Choice
 from asl_fast.errors import InputError
-from asl_fast.loop import diverged
+from asl_fast.loop import Loop
+from asl_fast.pipeline import Span
 
 __all__ = ["STRATEGIES", "DistributedLoop", "choose", "distributed", "is_chief", "strategy_of"]
 
@@ -46,9 +47,11 @@ def choose(name: str = "auto") -> Choice:
             "workers: https://www.tensorflow.org/guide/distributed_training#TF_CONFIG"
         )
     if name == "multiworker" or (name == "auto" and workers > 1):
-        return Choice(
-            tf.distribute.MultiWorkerMirroredStrategy(), f"TF_CONFIG names {workers} workers"
-        )
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except ValueError as error:
+            raise _unreadable(str(error)) from None
+        return Choice(strategy, f"TF_CONFIG names {workers} workers")
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if name == "mirrored" or (name == "auto" and kind == "GPU" and len(devices) > 1):
@@ -64,9 +67,8 @@ def strategy_of(model: keras.Model) -> Any:
 
 
 def is_chief(strategy: Any) -> bool:
-    """Returns whether this process is the one that writes files."""
-    resolver = getattr(strategy, "cluster_resolver", None)
-    return resolver is None or not resolver.task_id or resolver.task_type == "chief"
+    """Returns whether this process is the one that writes files: without a strategy, it is."""
+    return strategy is None or strategy.extended.should_checkpoint
 
 
 @contextlib.contextmanager
@@ -75,7 +77,8 @@ def distributed(
     strategy: Any,
     pieces: Callable[[tf.distribute.InputContext], tf.data.Dataset],
     prepare: Callable[[Any], Any],
-    **arguments: Any,
+    span: Span,
+    at_once: int,
 ) -> Iterator["DistributedLoop"]:
     """Lets `keras.Model.fit` train on all devices of a strategy, for a while.
 
@@ -86,7 +89,8 @@ def distributed(
         pieces: From what a worker needs to know to its devices' parts of the batches, one after
             the other.
         prepare: From a part to (x, y) or (x, y, weights).
-        **arguments: As for `DistributedLoop`.
+        span: As for `DistributedLoop`.
+        at_once: As for `DistributedLoop`.
     """
     norms = [
         layer
@@ -101,7 +105,7 @@ def distributed(
         with strategy.scope():
             _build(model, prepare, batches.element_spec)
         model._distribute_strategy = None
-        loop = DistributedLoop(model, strategy, iter(batches), **arguments)
+        loop = DistributedLoop(model, span, at_once, strategy=strategy, batches=iter(batches))
         model.train_function = loop
         model.test_function = _Test(model, strategy)
         yield loop
@@ -133,38 +137,23 @@ def _of_one_device(spec: Any) -> Any:
     return tf.nest.map_structure(one, spec)
 
 
-class DistributedLoop:
-    """Stands in for `keras.Model.train_function`: several steps a call, each on all devices.
+class DistributedLoop(Loop):
+    """The loop over the steps of a strategy, each of them taken on all devices.
 
     Args:
         model: Compiled.
+        span: As for `Loop`.
+        at_once: As for `Loop`.
         strategy: A `tf.distribute.Strategy`.
         batches: Iterator of the devices' parts of batches, distributed.
-        steps: Int, of an epoch.
-        at_once: Int, steps a call.
-        first_epoch: Int.
-        done: Int, steps of it that are not taken.
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        strategy: Any,
-        batches: Any,
-        *,
-        steps: int,
-        at_once: int,
-        first_epoch: int = 0,
-        done: int = 0,
+        self, model: keras.Model, span: Span, at_once: int, *, strategy: Any, batches: Any
     ) -> None:
-        self._model = model
+        super().__init__(model, span, at_once)
         self._strategy = strategy
         self._batches = batches
-        self._steps = steps
-        self._at_once = at_once
-        self._first_epoch = first_epoch
-        self._left_out = done
-        self._done = 0
         train_step = model.train_step
 
         def one(batch: Any) -> tf.Tensor:
@@ -182,21 +171,12 @@ class DistributedLoop:
             autograph=False,
         )
 
-    def __call__(self, iterator: Any) -> Any:
-        """Takes the next steps and returns the metrics.
-
-        Raises:
-            DivergenceError: The loss was NaN or infinite.
-        """
+    def _take(self, iterator: Any, steps: int) -> tuple[Any, int]:
         del iterator  # Keras's, of nothing
-        epoch, place = divmod(self._done, self._steps)
-        steps = min(self._at_once, self._steps - place)
-        self._done += steps
-        if self._done > self._left_out:
-            for step in range(place, place + steps):
-                if int(self._step(self._batches)) < self._strategy.num_replicas_in_sync:
-                    raise diverged(self._model, self._first_epoch + epoch, step, self._steps)
-        return self._model.get_metrics_result()
+        for finite in range(steps):
+            if int(self._step(self._batches)) < self._strategy.num_replicas_in_sync:
+                return None, finite
+        return self._model.get_metrics_result(), steps
 
     def agree(self, wishes: int) -> int:
         """Returns the sum of what all devices' workers wish, the same on each.
@@ -237,7 +217,11 @@ def _workers() -> int:
         cluster = json.loads(text)["cluster"]
         return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"The environment variable TF_CONFIG is not as TensorFlow reads it: {text[:80]}. See "
-            "https://www.tensorflow.org/guide/distributed_training#TF_CONFIG"
-        ) from None
+        raise _unreadable(text[:80]) from None
+
+
+def _unreadable(why: str) -> InputError:
+    return InputError(
+        f"The environment variable TF_CONFIG is not as TensorFlow reads it: {why.rstrip('.')}. See "
+        "https://www.tensorflow.org/guide/distributed_training#TF_CONFIG"
+    )

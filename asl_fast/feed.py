@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from asl_fast import device, memory
 from asl_fast.errors import InputError
-from asl_fast.pipeline import without_none
-from asl_fast.source import Kept, Source, Span
+from asl_fast.pipeline import Span, without_none
+from asl_fast.source import Kept, Source
 
 __all__ = ["Feed", "feed"]
 

@@ -10,20 +10,19 @@ NumPy and Pillow are used.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+
+from asl_fast.workers import Workers
 
 __all__ = ["LETTERS", "TRAIN_ROWS", "VALID_ROWS", "VERSION", "render"]
 
@@ -288,31 +287,13 @@ def _chunks(rows: int, split: str, seed: int, workers: int) -> Iterator[Drawn]:
     if workers == 1:
         yield from (draw_chunk(*job) for job in jobs)
         return
-    # Not "fork": TensorFlow's threads may hold locks that a forked child would wait for forever.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        with _main_hidden():
-            futures = [pool.submit(draw_chunk, *job) for job in jobs]
+    with Workers(workers) as pool:
+        futures = [pool.submit(draw_chunk, *job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Keeps new processes from running the caller's main module again.
-
-    They have no use for it, it may take seconds to import, and a script without the usual
-    `if __name__ == "__main__"` would start itself anew in each of them.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def draw_chunk(split: str, seed: int, chunk: int, rows: int) -> Drawn:

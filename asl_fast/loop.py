@@ -1,5 +1,6 @@
 """The loop over training steps, within TensorFlow: the host wakes once in many."""
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from asl_fast.errors import DivergenceError
-from asl_fast.pipeline import Batch, gathered
+from asl_fast.pipeline import Batch, Span, gathered
 
-__all__ = ["TrainingLoop", "choose_at_once", "diverged", "parts"]
+__all__ = ["Loop", "TrainingLoop", "choose_at_once", "parts"]
 
 # Images between two looks of the host at progress bar and Ctrl-C: about a second on two cores, and
 # 40 ms on a GPU that trains 200,000 a second, which makes the host's half millisecond small.
@@ -31,19 +32,69 @@ def choose_at_once(steps: int, batch_size: int, kind: str) -> int:
     return min(divisors, key=lambda n: abs(n - wanted), default=wanted)
 
 
-class TrainingLoop:
+class Loop(abc.ABC):
     """Stands in for `keras.Model.train_function`: several training steps a call.
 
     Unlike Keras's own loop over `steps_per_execution` it never goes beyond an epoch's last step,
-    looks at every loss, and can take the batches of all its steps from the iterator as one.
+    and looks at every loss.
 
     Args:
         model: Compiled.
-        steps: Int, steps of an epoch.
+        span: Which part of the training, with steps. Calls for those that are done already return
+            at once, with the metrics as they are.
         at_once: Int, steps a call.
-        first_epoch: Int, the epoch to begin with.
-        done: Int, steps of it that are not taken: calls for them return at once, with the metrics
-            as they are.
+    """
+
+    def __init__(self, model: keras.Model, span: Span, at_once: int) -> None:
+        assert span.steps is not None
+        self._model = model
+        self._first_epoch = span.first_epoch
+        self._steps = span.steps
+        self._at_once = at_once
+        self._left_out = span.done
+        self._done = 0
+
+    def __call__(self, iterator: Any) -> Any:
+        """Takes the next steps and returns the last one's logs.
+
+        Raises:
+            DivergenceError: The loss was NaN or infinite.
+        """
+        epoch, place = divmod(self._done, self._steps)
+        steps = min(self._at_once, self._steps - place)
+        left_out = self._done < self._left_out
+        self._done += steps
+        if left_out:
+            return self._model.get_metrics_result()
+        logs, finite = self._take(iterator, steps)
+        if finite < steps:
+            raise self._diverged(self._first_epoch + epoch, place + finite)
+        return logs
+
+    @abc.abstractmethod
+    def _take(self, iterator: Any, steps: int) -> tuple[Any, int]:
+        """Takes steps; returns the last one's logs, and how many there were before a bad loss."""
+
+    def _diverged(self, epoch: int, step: int) -> DivergenceError:
+        rate: Any = getattr(self._model.optimizer, "learning_rate", None)
+        # A variable of several devices has only this way out of TensorFlow.
+        rate = rate.numpy() if hasattr(rate, "numpy") else rate
+        return DivergenceError(
+            f"The loss is not a number after step {step + 1} of {self._steps} in epoch "
+            f"{epoch + 1}, so training stopped there; nothing was saved since. A lower learning "
+            "rate may help" + ("." if rate is None else f": it was {float(rate):.3g}.")
+        )
+
+
+class TrainingLoop(Loop):
+    """The loop over the steps of one device.
+
+    It can take the batches of all steps of a call from the iterator as one.
+
+    Args:
+        model: Compiled.
+        span: As for `Loop`.
+        at_once: As for `Loop`.
         divided: None where each element of the iterator is a step's batch; or the batch size,
             where it is a `Batch` without data for all the steps of a call.
         stored: A structure of tensors on the device, or None, from which the rows of batches
@@ -54,25 +105,18 @@ class TrainingLoop:
     def __init__(
         self,
         model: keras.Model,
-        *,
-        steps: int,
+        span: Span,
         at_once: int,
-        first_epoch: int = 0,
-        done: int = 0,
+        *,
         divided: int | None = None,
         stored: Any = None,
         by_xla: bool = False,
     ) -> None:
-        self._model = model
-        self._steps = steps
-        self._at_once = at_once
-        self._first_epoch = first_epoch
+        super().__init__(model, span, at_once)
         self._divided = divided
         # An argument of the functions, not captured: Keras ties each traced step into a knot of
         # references that Python can't take apart (`_keras_logits`), and data would stay with it.
         self._stored = stored
-        self._done = 0
-        self._left_out = done
         train_step = model.train_step
 
         gather = tf.function(gathered, jit_compile=True, autograph=False) if by_xla else gathered
@@ -92,23 +136,9 @@ class TrainingLoop:
         )
         self.execute = tf.function(self._execute, reduce_retracing=True, autograph=False)
 
-    def __call__(self, iterator: Any) -> Any:
-        """Takes the next steps and returns the last one's logs.
-
-        Raises:
-            DivergenceError: The loss was NaN or infinite.
-        """
-        epoch, place = divmod(self._done, self._steps)
-        steps = min(self._at_once, self._steps - place)
-        if self._done < self._left_out:
-            self._done += steps
-            return self._model.get_metrics_result()
+    def _take(self, iterator: Any, steps: int) -> tuple[Any, int]:
         logs, finite = self.execute(iterator, tf.constant(steps), self._stored)
-        self._done += steps
-        if int(finite) < steps:
-            step = place + int(finite)
-            raise diverged(self._model, self._first_epoch + epoch, step, self._steps)
-        return logs
+        return logs, int(finite)
 
     def traced(self, iterator: Any) -> Any:
         """Returns the `ConcreteFunction` that a call executes."""
@@ -131,25 +161,6 @@ class TrainingLoop:
             lambda i, *_: i < steps, body, [tf.constant(1), *first], parallel_iterations=1
         )
         return logs, finite
-
-
-def diverged(model: keras.Model, epoch: int, step: int, steps: int) -> DivergenceError:
-    """Returns the error that says at which step the loss was no number any more.
-
-    Args:
-        model: Compiled.
-        epoch: Int, from 0.
-        step: Int, from 0.
-        steps: Int, of an epoch.
-    """
-    rate: Any = getattr(model.optimizer, "learning_rate", None)
-    # A variable of several devices has only this way out of TensorFlow.
-    rate = rate.numpy() if hasattr(rate, "numpy") else rate
-    return DivergenceError(
-        f"The loss is not a number after step {step + 1} of {steps} in epoch {epoch + 1}, so "
-        "training stopped there; nothing was saved since. A lower learning rate may help"
-        + ("." if rate is None else f": it was {float(rate):.3g}.")
-    )
 
 
 def parts(batch: Batch, size: int) -> Callable[[tf.Tensor], Batch]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 __all__ = [
     "Batch",
+    "Span",
     "each",
     "gathered",
     "numbered_batches",
@@ -41,6 +42,34 @@ class Batch(NamedTuple):
     samples: tf.Tensor
     epoch: tf.Tensor
     parameters: tf.Tensor | None = None
+
+
+class Span(NamedTuple):
+    """Which part of a training.
+
+    Attributes:
+        first_epoch: Int.
+        epochs: Int, the epoch to end before.
+        steps: Int, of an epoch, or None if that is not known.
+        done: Int, the first epoch's steps that are left out.
+    """
+
+    first_epoch: int
+    epochs: int
+    steps: int | None
+    done: int = 0
+
+    @property
+    def first_step(self) -> int:
+        """The step to begin with, counted over all epochs, whose steps are known."""
+        assert self.steps is not None
+        return self.first_epoch * self.steps + self.done
+
+    @property
+    def last_step(self) -> int:
+        """The step to end before, counted likewise."""
+        assert self.steps is not None
+        return self.epochs * self.steps
 
 
 def each(function: Callable[[Any], Any], structure: Any) -> Any:

@@ -7,6 +7,7 @@ A folder of shards holds `index.json`, which says what is in them. Each record i
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -100,7 +101,8 @@ class Records:
                 and a warning counts the others.
 
         Raises:
-            InputError: No index, one that is not whole, or a shard that is missing.
+            InputError: No index, one that is not whole, a shard that is missing, or no record
+                that is whole.
         """
         folder = Path(folder)
         if damaged not in ("stop", "skip"):
@@ -253,9 +255,7 @@ class Records:
             if not path.is_file():
                 yield f"{path} is not there any more."
                 continue
-            good, wrong = self._read_through(shard)
-            if wrong or len(good) != shard.rows:
-                what = "; ".join(wrong[:3]) or f"{len(good)} records instead of {shard.rows}"
+            if what := self._read_through(shard)[1]:
                 yield f"{path}: {what}. Convert the data anew" + (
                     "."
                     if _sha256(path) == shard.sha256
@@ -264,20 +264,26 @@ class Records:
                 )
 
     def without_damage(self) -> "Records":
-        """Returns the good records: whole shards, and copies of the others in the cache."""
+        """Returns the good records: whole shards, and copies of the others in the cache.
+
+        Raises:
+            InputError: There are none.
+        """
         shards = []
         lost = 0
         for shard in self.shards:
             path = self.folder / shard.file
             digest = _sha256(path)
             if digest != shard.sha256:
-                good, wrong = self._read_through(shard)
+                good, what = self._read_through(shard)
                 lost += shard.rows - len(good)
-                _log.warning("%s: %s", path, "; ".join(wrong[:3]) or "not what the index says")
+                _log.warning("%s: %s", path, what)
                 copy = storage.cache_folder() / "records" / f"{digest}.tfrecord"
                 storage.make_folder(copy.parent)
                 shard = _write(copy, good, self.compression)._replace(file=str(copy.resolve()))
             shards.append(shard)
+        if lost == self.rows:
+            raise InputError(f"{self.folder} holds no whole record. Convert the data anew.")
         if lost:
             _log.warning(
                 "%s: %d of %d records are damaged and are left out.", self.folder, lost, self.rows
@@ -305,8 +311,8 @@ class Records:
             rest, following = rest[gone:], following - gone
         return bool(rest) or following > 0 or count < rows
 
-    def _read_through(self, shard: Shard) -> tuple[list[bytes], list[str]]:
-        """Returns a shard's good records, and where the others are.
+    def _read_through(self, shard: Shard) -> tuple[list[bytes], str]:
+        """Returns a shard's good records, and in words where the others are, or "".
 
         Raises:
             InputError: It is compressed, and expands to more than `EXPANDED` bytes.
@@ -328,7 +334,9 @@ class Records:
             else:
                 good.append(record)
             offset = following
-        return good, wrong
+        if not wrong and len(good) != shard.rows:
+            wrong = [f"{len(good)} records instead of {shard.rows}"]
+        return good, "; ".join(wrong[:3])
 
     def _fits(self, record: bytes) -> bool:
         try:
@@ -489,8 +497,7 @@ def _write(path: Path, records: Any, compression: str) -> Shard:
 
 
 def _first_rows(shards: Sequence[Shard]) -> tuple[int, ...]:
-    ends = np.cumsum([0, *(shard.rows for shard in shards[:-1])])
-    return tuple(int(end) for end in ends)
+    return tuple(itertools.accumulate((shard.rows for shard in shards[:-1]), initial=0))
 
 
 def _sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from asl_fast.iterators import Iterator, NumpyArrayIterator
 from asl_fast.options import AugmentOptions
 from asl_fast.pipeline import (
     Batch,
+    Span,
     each,
     gathered,
     numbered_batches,
@@ -25,28 +26,12 @@ from asl_fast.pipeline import (
 from asl_fast.records import Records
 from asl_fast.standardize import Standardize
 
-__all__ = ["Kept", "Source", "Span", "own_iterator", "source"]
+__all__ = ["Kept", "Source", "own_iterator", "source"]
 
 # Records of a stream that are shuffled at a time: 13 MB of 28x28.
 _WINDOW = 16384
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
-
-
-class Span(NamedTuple):
-    """Which part of a training.
-
-    Attributes:
-        first_epoch: Int.
-        epochs: Int, the epoch to end before.
-        steps: Int, of an epoch, or None if that is not known.
-        done: Int, the first epoch's steps that are left out.
-    """
-
-    first_epoch: int
-    epochs: int
-    steps: int | None
-    done: int = 0
 
 
 class Kept(NamedTuple):
@@ -303,11 +288,9 @@ def _of_records(
         return Batch((*records.parse(serialized), None), rows, epoch)
 
     def batches(span: Span) -> tf.data.Dataset:
-        steps = span.steps or in_pass
-        done = span.first_epoch * steps + span.done
         # Passes need not end where epochs do.
-        first_pass, done = divmod(done, in_pass)
-        passes = tf.data.Dataset.range(first_pass, -(-span.epochs * steps // in_pass))
+        first_pass, done = divmod(span.first_step, in_pass)
+        passes = tf.data.Dataset.range(first_pass, steps_per_epoch(span.last_step, in_pass))
         chosen = passes.flat_map(one_pass).skip(done)
         return chosen.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
@@ -319,8 +302,7 @@ def _of_records(
             batch_size // devices + (device < batch_size % devices)
             for device in _devices_of(context)
         ]
-        assert span.steps is not None
-        done = (span.first_epoch * span.steps + span.done) * sum(shares)
+        done = span.first_step * sum(shares)
 
         def one_pass(epoch: tf.Tensor) -> tf.data.Dataset:
             window = _WINDOW if shuffle else 0
@@ -383,12 +365,11 @@ def _of_arrays(
     order: dict[str, Any] = {"seed": seed, "shuffle": shuffle}
 
     def batches(span: Span) -> tf.data.Dataset:
-        assert span.steps is not None
         return training_batches(
             stored,
             batch_size=batch_size,
-            first_step=span.first_epoch * span.steps + span.done,
-            steps=span.epochs * span.steps,
+            first_step=span.first_step,
+            steps=span.last_step,
             **order,
         )
 
@@ -417,12 +398,11 @@ def _of_arrays(
             numbers = tf.data.Dataset.range(mine[0], mine[-1] + 1)
             return numbers.map(lambda device: part(whole, device))
 
-        assert span.steps is not None
         whole = numbered_batches(
             rows,
             batch_size=batch_size,
-            first_step=span.first_epoch * span.steps + span.done,
-            steps=span.epochs * span.steps,
+            first_step=span.first_step,
+            steps=span.last_step,
             **order,
         )
         return whole.flat_map(parts).prefetch(tf.data.AUTOTUNE)

@@ -21,9 +21,9 @@ from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
-from asl_fast.pipeline import without_none
+from asl_fast.pipeline import Span, without_none
 from asl_fast.records import Records, damage_in_words
-from asl_fast.source import Source, Span, own_iterator, source
+from asl_fast.source import Source, own_iterator, source
 from asl_fast.standardize import Standardize
 from asl_fast.targets import check_labels, fitting_labels
 
@@ -341,14 +341,12 @@ def _fed(
     looped = _looped(model, found, span.steps)
     chosen = feed(found, span, at_once, resident, looped=looped)
     with _preparing(model, chosen.prepare, class_weight, at_once):
-        if looped and span.steps is not None:
+        if looped:
             # Keras takes it for the function that it would have made itself.
             model.train_function = TrainingLoop(
                 model,
-                steps=span.steps,
-                at_once=at_once,
-                first_epoch=span.first_epoch,
-                done=span.done,
+                span,
+                at_once,
                 divided=chosen.divided,
                 stored=chosen.stored,
                 by_xla=for_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
@@ -369,7 +367,6 @@ def _fed_to_all(
 
     The arguments are those of `_fed`.
     """
-    assert span.steps is not None
     rebuilt: Callable[[Any], Any] = lambda values: values  # noqa: E731
 
     def pieces(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -386,16 +383,7 @@ def _fed_to_all(
 
     with (
         _preparing(model, prepare, class_weight, at_once),
-        distribution.distributed(
-            model,
-            strategy,
-            pieces,
-            prepare,
-            steps=span.steps,
-            at_once=at_once,
-            first_epoch=span.first_epoch,
-            done=span.done,
-        ) as loop,
+        distribution.distributed(model, strategy, pieces, prepare, span, at_once) as loop,
     ):
         yield tf.data.Dataset.from_tensors(0).repeat(), loop
 

@@ -11,11 +11,11 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("hands", "device", "resize", "readiness"),
+        *("device", "resize", "readiness", "workers"),
     },
     {
         *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),
-        *("decode", "quiet"),
+        *("decode", "hands", "quiet"),
     },
     {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer", "photograph"},
     {"augment", "loop", "targets", "checkpoint", "records", "saving"},

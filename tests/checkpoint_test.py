@@ -1,15 +1,20 @@
+import contextlib
 import errno
+import json
 import os
-import subprocess
-import sys
+import random
+import shutil
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import asl_fast
-from asl_fast import InputError, fit
-from asl_fast.checkpoint import Checkpoints
+from asl_fast import Checkpoints, InputError, fit, load_csv
+from tests import forked
+from tests.samples import blobs, write_csv
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 8, 8, 1)).astype(np.uint8)
@@ -84,36 +89,56 @@ def averaged():
     return keras.optimizers.LossScaleOptimizer(inner)
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """What a training comes to that is never stopped."""
+    return train(None)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, StopAt(3))
+    return folder
+
+
+@pytest.fixture
+def folder(stopped, tmp_path):
+    """The two checkpoints of a training stopped within its second epoch."""
+    return Path(shutil.copytree(stopped, tmp_path / "stopped"))
+
+
 @pytest.mark.parametrize(
     ("stop", "change"),
     [
-        (StopAt(3), {}),
         (StopAt(3), {"optimizer": averaged}),
         (StopAt(3), {"resident": False}),
         (StopAt(5, epoch=0), {}),
         (StopAt(1, event="test"), {}),
         (StopAt(3, epoch=2), {"steps_per_execution": 4}),
     ],
-    ids=["within an epoch", "averaged, loss scaled", "streamed", "last step", "validation", "four"],
+    ids=["averaged, loss scaled", "streamed", "last step", "validation", "four"],
 )
-def test_a_training_taken_up_ends_as_one_never_stopped(tmp_path, stop, change):
+def test_a_training_taken_up_ends_as_one_never_stopped(tmp_path, whole, stop, change):
     def arguments():
         return {name: v() if callable(v) else v for name, v in change.items()}
 
-    whole = train(None, **arguments())
+    if "optimizer" in change:
+        whole = train(None, **arguments())
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stop, **arguments())
     kept = Checkpoints(tmp_path).load().facts
     assert (kept["epoch"], kept["step"]) != (0, 0)
     assert_same(train(tmp_path, **arguments()), whole)
+
+
+@pytest.mark.parametrize("at_once", [2, 3])
+def test_it_goes_on_within_an_epoch_also_with_other_steps_at_once(folder, whole, at_once):
+    assert Checkpoints(folder).load().facts["step"] == 2
+    assert_same(train(folder, steps_per_execution=at_once), whole)
     # Nothing is left to do.
-    assert_same(train(tmp_path, **arguments()), whole)
-
-
-def test_it_goes_on_with_other_steps_at_once(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, StopAt(3))
-    assert_same(train(tmp_path, steps_per_execution=3), train(None))
+    assert_same(train(folder, steps_per_execution=at_once), whole)
 
 
 def test_where_steps_are_keras_own_whole_epochs_are_kept(tmp_path):
@@ -165,16 +190,9 @@ def test_state_of_callbacks_is_kept(tmp_path):
     assert counts.count == 3
 
 
-def _stopped(folder):
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, StopAt(3))
-    one, two = sorted(folder.glob("*.checkpoint"))
-    return one, two
-
-
 @pytest.mark.parametrize("damage", ["cut short", "a bit", "emptied", "a folder"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, caplog, damage):
-    _, last = _stopped(tmp_path)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, whole, caplog, damage):
+    _, last = sorted(folder.glob("*.checkpoint"))
     content = bytearray(last.read_bytes())
     if damage == "a bit":
         content[len(content) // 2] ^= 1
@@ -185,37 +203,38 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capl
     else:
         cut = {"cut short": -1, "a bit": None, "emptied": 0}[damage]
         last.write_bytes(content[:cut])
-    taken_up = train(tmp_path)
+    assert Checkpoints(folder).load().facts["step"] == 0
     assert last.name in caplog.text
-    assert_same(taken_up, train(None))
+    if damage in ("cut short", "a folder"):  # a file to replace, and what is none
+        assert_same(train(folder), whole)
 
 
-def test_the_clock_set_back_changes_nothing(tmp_path, monkeypatch):
-    _, last = _stopped(tmp_path)
+def test_the_clock_set_back_changes_nothing(folder, monkeypatch):
+    _, last = sorted(folder.glob("*.checkpoint"))
     os.utime(last, (1, 1))
     monkeypatch.setattr("time.time", lambda: 1.0)
-    assert Checkpoints(tmp_path).load().facts["step"] == 2
-    assert_same(train(tmp_path), train(None))
+    assert Checkpoints(folder).load().facts["step"] == 2
 
 
-def test_a_full_disk_stops_no_training(tmp_path, monkeypatch, caplog):
-    _, last = _stopped(tmp_path)
+def test_a_full_disk_stops_no_training(folder, whole, monkeypatch, caplog):
+    _, last = sorted(folder.glob("*.checkpoint"))
 
     def fail(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
     before = last.read_bytes()
-    assert_same(train(tmp_path), train(None))
+    assert_same(train(folder), whole)
     assert "can't be written: No space left on device. Training goes on" in caplog.text
     assert last.read_bytes() == before
-    assert {path.suffix for path in tmp_path.iterdir()} <= {".checkpoint", ""}
+    assert {path.suffix for path in folder.iterdir()} <= {".checkpoint", ""}
 
 
 def test_two_trainings_in_one_folder(tmp_path):
     with Checkpoints(tmp_path), pytest.raises(InputError, match="Another training writes to"):
         train(tmp_path)
-    train(tmp_path)
+    with Checkpoints(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -226,10 +245,17 @@ def test_two_trainings_in_one_folder(tmp_path):
         ({"steps_per_epoch": 5}, "begun with 6 steps an epoch, and now it has 5"),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused(tmp_path, arguments, message):
-    _stopped(tmp_path)
+def test_a_checkpoint_of_another_training_is_refused(folder, arguments, message):
     with pytest.raises(InputError, match=message):
-        train(tmp_path, **arguments)
+        train(folder, **arguments)
+
+
+def test_of_several_differences_the_first_is_named(tmp_path):
+    one, other = ({name: value for name in "cab"} for value in (1, 2))
+    with Checkpoints(tmp_path, identity=one) as checkpoints:
+        checkpoints.save({}, [])
+    with pytest.raises(InputError, match="begun with another c: 1, and now it is 2"):
+        Checkpoints(tmp_path, identity=other).load()
 
 
 def test_seconds_below_0_are_refused(tmp_path):
@@ -237,55 +263,87 @@ def test_seconds_below_0_are_refused(tmp_path):
         Checkpoints(tmp_path, -1)
 
 
-# Forked from a process that has TensorFlow loaded, but has not yet used it: seconds less each.
-KILLING = """
-import os, random, signal, sys, time, traceback
-from pathlib import Path
-from tests.checkpoint_test import train
+# Killed at any moment
 
-folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 
-def begin(name):
-    process = os.fork()
-    if process == 0:
-        try:
-            state, history, epochs = train(folder / name)
-            text = repr([value.tobytes() for value in state]) + repr((history, epochs))
-            (folder / f"{name}.txt").write_text(text)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    return process
+class Told(Checkpoints):
+    """Checkpoints that tell of each that was saved."""
 
-_, status = os.waitpid(begin("whole"), 0)
-assert status == 0
-random.seed(0)
-name = 0
-while kills:
-    process = begin(str(name))
-    end = time.monotonic() + random.uniform(0.3, 3.0)
-    while not (ended := os.waitpid(process, os.WNOHANG))[0] and time.monotonic() < end:
-        time.sleep(0.005)
-    if ended[0]:
-        assert ended[1] == 0
-        assert (folder / f"{name}.txt").read_text() == (folder / "whole.txt").read_text()
-        name += 1
-    else:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        kills -= 1
-assert name > 0
-print(name, "runs ended")
-"""
+    def __init__(self, folder, tell):
+        super().__init__(folder, 0.0)
+        self.tell = tell
+
+    def save(self, facts, values):
+        super().save(facts, values)
+        self.tell("saved")
+
+
+def trained_from_a_table(folder, name, sender):
+    """Reads a table and trains on it, ten epochs of six steps, with a checkpoint after each."""
+    sender.send("reading")
+    images, labels = load_csv(folder / "table.csv")
+    sender.send("read")
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(24, "softmax"))
+    model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "sparse_categorical_crossentropy")
+    history = fit(
+        model,
+        images,
+        labels,
+        batch_size=20,
+        epochs=10,
+        checkpoints=Told(folder / name, sender.send),
+        steps_per_execution=1,
+        verbose=0,
+    )
+    variables = [*model.variables, *model.optimizer.variables]
+    state = [variable.numpy().tobytes().hex() for variable in variables]
+    result = json.dumps([state, history.history, history.epoch])
+    (folder / f"{name}.json").write_text(result)
 
 
 def test_a_process_killed_at_any_moment_loses_nothing(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-c", KILLING, tmp_path, "50"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert result.returncode == 0, result.stderr
-    print(result.stdout)
+    """50 times: while it reads a table and caches it, in steps, and as it writes a checkpoint."""
+    write_csv(tmp_path / "table.csv", *blobs(120))
+    log = tmp_path / "log"
+
+    def start(name):
+        receiver, sender = forked.pipe(duplex=False)
+        process = forked.start(log, trained_from_a_table, tmp_path, name, sender)
+        sender.close()
+        return process, receiver
+
+    def wait_for(message, receiver):
+        with contextlib.suppress(EOFError):  # it ended, as nothing was left to do
+            while receiver.recv() != message:
+                pass
+        return time.monotonic()
+
+    whole, told = start("whole")
+    times = {message: wait_for(message, told) for message in ("reading", "read", "saved")}
+    whole.join()
+    assert whole.exitcode == 0, log.read_text()
+    # From which message on a process lives for how many seconds: up to a third of the steps.
+    lives = {
+        "reading": times["read"] - times["reading"],
+        "saved": (time.monotonic() - times["saved"]) / 3,
+    }
+    random.seed(0)
+    ended = 0
+    for message in ["reading"] * 10 + ["saved"] * 40:
+        while True:
+            if message == "reading":
+                shutil.rmtree(os.environ["ASL_FAST_CACHE"], ignore_errors=True)
+            process, told = start(str(ended))
+            wait_for(message, told)
+            process.join(random.uniform(0, lives[message]))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                break
+            assert process.exitcode == 0, log.read_text()
+            result = (tmp_path / f"{ended}.json").read_text()
+            assert result == (tmp_path / "whole.json").read_text()
+            ended += 1
+    assert ended > 0

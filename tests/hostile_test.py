@@ -408,23 +408,25 @@ def odd_header(file, *arrays):
     content[at : at + 3] = b"(\\x"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"facts": "[]"},
-        {"facts": "[" * 100_000},
-        {"facts": {"epoch": "1"}},
-        {"facts": {"step": -1}},
-        {"facts": {"step": 3}},
-        {"facts": {"history": None}},
-        {"values": [np.array([object()])], "save": lambda *a: np.savez(*a, allow_pickle=True)},
-        {"save": np.savez_compressed},
-        {"save": endless},
-        {"save": encrypted},
-        {"save": odd_header},
-    ],
-    ids=str,
-)
+OTHER_CHECKPOINTS = {
+    "a list": {"facts": "[]"},
+    "brackets without end": {"facts": "[" * 100_000},
+    "an epoch in words": {"facts": {"epoch": "1"}},
+    "a step below 0": {"facts": {"step": -1}},
+    "a step beyond the epoch": {"facts": {"step": 3}},
+    "no history": {"facts": {"history": None}},
+    "pickled": {
+        "values": [np.array([object()])],
+        "save": lambda *a: np.savez(*a, allow_pickle=True),
+    },
+    "compressed": {"save": np.savez_compressed},
+    "endless": {"save": endless},
+    "encrypted": {"save": encrypted},
+    "an odd header": {"save": odd_header},
+}
+
+
+@pytest.mark.parametrize("arguments", OTHER_CHECKPOINTS.values(), ids=OTHER_CHECKPOINTS)
 def test_a_checkpoint_of_something_else_is_passed_over(tmp_path, caplog, arguments):
     checkpoint(tmp_path, **arguments)
     assert Checkpoints(tmp_path).load() is None

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures.process import BrokenProcessPool
 
 import keras
 import numpy as np
@@ -61,6 +62,17 @@ def test_a_pass_holds_each_record_once_in_an_order_of_its_own(tmp_path, compress
     np.testing.assert_array_equal(orders[0][0], orders[1][0])
     assert np.mean(orders[0][0] == orders[2][0]) < 0.1
     assert np.mean(orders[0][0] == np.arange(100)) < 0.1
+
+
+def test_the_parts_of_workers_keep_the_numbers_of_all_rows(tmp_path):
+    """By which images are augmented: the same number on two workers would be the same draw."""
+    records = made(tmp_path / "data", shards=5)
+    parts = [read(records.part(number, 2), seed=3, window=40) for number in range(2)]
+    for rows, images, _ in parts:
+        np.testing.assert_array_equal(images, IMAGES[rows])
+    assert sorted(np.concatenate([rows for rows, *_ in parts])) == list(range(100))
+    with pytest.raises(InputError, match="has 5 shards, fewer than the 6 workers"):
+        records.part(0, 6)
 
 
 class Stop(keras.callbacks.Callback):
@@ -156,6 +168,13 @@ def test_of_a_spoiled_shard_what_can_be_read_is_kept(tmp_path, caplog, change, c
     np.testing.assert_array_equal(images[-50:], IMAGES[50:])
 
 
+def test_where_no_record_is_whole_that_is_said(tmp_path):
+    records = made(tmp_path / "data", shards=1)
+    (records.folder / records.shards[0].file).write_bytes(bytes(100))
+    with pytest.raises(InputError, match="holds no whole record"):
+        Records.open(records.folder, damaged="skip")
+
+
 @pytest.mark.parametrize(
     ("spoiled", "message"),
     [
@@ -216,11 +235,11 @@ def test_a_table_is_converted_in_parts(tmp_path, ending):
 def test_image_files_are_converted_by_folder_and_by_dataframe(tmp_path):
     names = []
     for number in range(12):
-        name = f"{'xyz'[number % 3]}/{number}.png"
+        name = f"{('NA', 'x', 'y')[number % 3]}/{number}.png"
         (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((9, 7, 3), 20 * number, np.uint8)).save(tmp_path / "files" / name)
         names.append(name)
-    frame = pd.DataFrame({"filename": names, "class": [name[0] for name in names]})
+    frame = pd.DataFrame({"filename": names, "class": [name.split("/")[0] for name in names]})
     frame.to_csv(tmp_path / "files" / "list.csv", index=False)
     absolute = frame.assign(filename=[str(tmp_path / "files" / name) for name in names])
     for number, source in enumerate(
@@ -228,7 +247,7 @@ def test_image_files_are_converted_by_folder_and_by_dataframe(tmp_path):
     ):
         records = convert(source, tmp_path / str(number), size=(4, 6), color_mode="rgb", workers=1)
         assert records.shape == (4, 6, 3)
-        assert records.classes == ("x", "y", "z")
+        assert records.classes == ("NA", "x", "y")
         _, images, classes = read(records)
         shades = images[:, 0, 0, 0] // 20
         assert sorted(shades) == list(range(12))
@@ -243,6 +262,7 @@ BAD = {
     "a bad pixel": ("bad.csv", {}, "bad.csv, row 45, column pixel1: holds 999"),
     "both spellings": ("both.csv", {}, "holds the labels 9 and 24"),
     "no class": ("files.csv", {}, "files.csv, row 2: holds nothing"),
+    "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: .*EOF"),
     "no image": ("broken", {}, "1.png can't be read"),
     "cut short": ("cut.csv.gz", {}, "cut short or damaged"),
     "one long row": ("long.csv", {}, "row 1 is longer"),
@@ -268,6 +288,8 @@ def test_what_cannot_be_converted_is_named(tmp_path, source, arguments, message)
         write_csv(path, images, np.where(labels == 0, 24, labels))
     elif source == "files.csv":
         path.write_text("filename,class\na.png,a\nb.png,\n")
+    elif source == "quoted.csv":
+        path.write_text('filename,class\n"a.png,a\n')
     elif source == "cut.csv.gz":
         path.write_bytes(write_csv(path, images, labels).read_bytes()[:-2000])
     elif source == "long.csv":
@@ -277,21 +299,30 @@ def test_what_cannot_be_converted_is_named(tmp_path, source, arguments, message)
     assert not (tmp_path / "data" / "index.json").exists()
 
 
+def test_a_worker_that_was_killed_is_told(tmp_path, monkeypatch):
+    def submit(*_):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("asl_fast.workers.Workers.submit", submit)
+    path = write_csv(tmp_path / "train.csv", *blobs(30))
+    with pytest.raises(InputError, match="process that converts was killed.*fewer workers"):
+        convert(path, tmp_path / "data", workers=2)
+
+
 KILLING = """
 import os, signal, sys
 from pathlib import Path
 from asl_fast.convert import convert
 
-if __name__ == "__main__":
-    source, folder, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    parts = []
+source, folder, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+parts = []
 
-    def progress(rows, total):
-        parts.append(rows)
-        if len(parts) == kill_after:
-            os.killpg(0, signal.SIGKILL)
+def progress(rows, total):
+    parts.append(rows)
+    if len(parts) == kill_after:
+        os.killpg(0, signal.SIGKILL)
 
-    convert(source, folder, shard_rows=10, workers=2, progress=progress)
+convert(source, folder, shard_rows=10, workers=2, progress=progress)
 """
 
 
@@ -306,7 +337,7 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path):
     assert 4 <= len(before) < 10
     with pytest.raises(InputError, match="a conversion of something else, or with other options"):
         convert(path, tmp_path / "data", shard_rows=20)
-    records = convert(path, tmp_path / "data", shard_rows=10)
+    records = convert(path, tmp_path / "data", shard_rows=10, workers=1)
     after = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/*.tfrecord")}
     assert sum(after[name] == changed for name, changed in before.items()) >= 4
     np.testing.assert_array_equal(read(records)[1], images)

@@ -1,0 +1,43 @@
+"""Processes that do parts of a work at the same time."""
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Workers"]
+
+
+class Workers(ProcessPoolExecutor):
+    """A pool of processes that know nothing of the caller's main module.
+
+    They have no use for it, it may take seconds to import, and a script without the usual
+    `if __name__ == "__main__"` would start itself anew in each of them.
+
+    Args:
+        count: Int, at least 1, processes at most.
+        begin: What each of them does first.
+    """
+
+    def __init__(self, count: int, begin: Callable[[], object] | None = None) -> None:
+        # Not "fork": TensorFlow's threads may hold locks that a forked child would wait for
+        # forever.
+        super().__init__(count, multiprocessing.get_context("spawn"), begin)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `concurrent.futures.Executor.submit`, which also starts the processes."""
+        with _main_hidden():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

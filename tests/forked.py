@@ -1,0 +1,35 @@
+"""Processes of their own that have TensorFlow loaded but not yet used: seconds less each."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload(["pytest", "asl_fast.run"])
+
+pipe = _FORKSERVER.Pipe
+
+
+def start(
+    log: Path, function: Callable[..., object], *arguments: Any, **environment: str
+) -> BaseProcess:
+    """Starts a function of a module in a process of its own, which writes to a log."""
+    process = _FORKSERVER.Process(target=_run, args=(log, environment, function, arguments))
+    process.start()
+    return process
+
+
+def _run(
+    log: Path,
+    environment: Mapping[str, str],
+    function: Callable[..., object],
+    arguments: tuple[Any, ...],
+) -> None:
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    function(*arguments)
