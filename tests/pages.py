@@ -33,40 +33,33 @@ class Visit(NamedTuple):
 def visit(browser: Any, url: str, width: int = 1200) -> Iterator[Visit]:
     context = browser.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     found = Visit(page, [], [])
-    page.on(
-        "console",
-        lambda message: (
-            found.complaints.append(message.text) if message.type in ("error", "warning") else None
-        ),
-    )
-    page.on(
-        "response",
-        lambda response: (
-            found.complaints.append(f"{response.url}: {response.status}")
-            if response.status >= 400
-            else None
-        ),
-    )
-    page.on("pageerror", lambda error: found.complaints.append(str(error)))
-    page.on(
-        "requestfailed",
-        lambda request: (
-            # What a page gives up itself, as the streams of its server, is no failure.
-            None
-            if request.failure == "net::ERR_ABORTED"
-            else found.complaints.append(f"{request.url}: {request.failure}")
-        ),
-    )
-    page.on(
-        "request",
-        lambda request: (
-            None
-            if request.url.startswith(("data:", "blob:"))
-            else found.requests.append(request.url)
-        ),
-    )
+    complain = found.complaints.append
+
+    def on_console(message: Any) -> None:
+        # Answers of 400 and more are told below, with their URL.
+        if message.type in ("error", "warning") and not message.text.startswith("Failed to load"):
+            complain(message.text)
+
+    def on_response(response: Any) -> None:
+        if response.status >= 400:
+            complain(f"{response.url}: {response.status}")
+
+    def on_request(request: Any) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            found.requests.append(request.url)
+
+    def on_failure(request: Any) -> None:
+        # What a page gives up itself, as the streams of its server, is no failure.
+        if request.failure != "net::ERR_ABORTED":
+            complain(f"{request.url}: {request.failure}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: complain(str(error)))
+    page.on("response", on_response)
+    page.on("request", on_request)
+    page.on("requestfailed", on_failure)
     page.goto(url)
     yield found
     context.close()
