@@ -46,9 +46,9 @@ _CHUNK = 1 << 20
 _NO_LABEL = -(2**63)  # which no index names
 
 # What TensorFlow's errors hold where records are not as they should be, though whole: what is said
-# here, and the name of its parser.
+# here, and one of two things if its parser fails, as a NUL in the record ends the message.
 _SUSPICION = "records are not as the index says"
-_PARSER = "ParseExample"
+_PARSER = ("ParseExample", "Could not parse example")
 
 _log = logging.getLogger(__name__)
 
@@ -366,7 +366,7 @@ def damage_in_words(*given: Any) -> Iterator[None]:
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         every = [records for records in given if isinstance(records, Records)]
         unlike = isinstance(error, UnicodeDecodeError) or any(
-            sign in str(error) for sign in (_SUSPICION, _PARSER)
+            sign in str(error) for sign in (_SUSPICION, *_PARSER)
         )
         if unlike or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
             for records in every:

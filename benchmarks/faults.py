@@ -258,17 +258,21 @@ def begin(function: Callable[..., None], *arguments: Any, log: Path) -> int:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        said = ""
         try:
             function(*arguments)
             code = 0
         except InputError as error:
-            print(f"InputError: {error}", flush=True)
-            code = 2
+            said, code = f"InputError: {error}\n", 2
         except (KeyboardInterrupt, SystemExit):
             code = 130
         except BaseException:
-            traceback.print_exc()
+            said = traceback.format_exc()
         finally:
+            # The log is a file, too.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            file.write(said)
+            file.flush()
             os._exit(code)
 
 
@@ -351,7 +355,6 @@ def run_full(folder: Path, points: int) -> Outcomes:
         out, log = folder / f"{size}", folder / f"{size}.log"
         process = begin(limited, out, int(size), log=log)
         code = end(process)
-        # The log itself is a file on the disk that is full.
         problem = None if code in (0, 2) else f"exit code {code}: {log.read_text()[-300:]}"
         yield f"{size} bytes, exit code {code}", problem or to_its_end(out, log, whole)
         shutil.rmtree(out)

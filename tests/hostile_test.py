@@ -269,6 +269,12 @@ BAD_RECORDS = {
         ),
         "record 1 at byte 0 holds no image",
     ),
+    "a NUL": (
+        record(
+            b"\n+\n\x19\n\x05image\x12\x10\n\x0e\n\x0c\x00\x01\x02\x03\x04\xde\x05\x06\x07\x08\t\n\x0b\n\x0e\n\x05label\x12\x05\x1a\x03\n\x01\x00"
+        ),
+        "record 1 at byte 0 holds no image",
+    ),
     "no example": (record(b"\xff" * 30), "record 1 at byte 0 holds no image"),
     "two for one": (record(example(bytes(16), 0)) * 2, "21 records instead of 20"),
     "none": (b"", "19 records instead of 20"),
