@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import filelock
 import keras
 import numpy as np
+import tensorflow as tf
 
 from asl_fast.errors import InputError
 from asl_fast.storage import make_folder, replacing
@@ -29,6 +31,16 @@ _log = logging.getLogger(__name__)
 # The wish to end, among many workers' wishes to save.
 _END = 1 << 20
 
+# What a checkpoint states besides the values, and how.
+_FACTS: dict[str, Any] = {
+    "identity": dict,
+    "epoch": int,
+    "step": int,
+    "steps": int | None,
+    "history": dict,
+    "epochs": list,
+    "callbacks": list,
+}
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -37,6 +49,27 @@ class _Saved(NamedTuple):
 
     facts: dict[str, Any]
     values: list[np.ndarray]
+
+
+def _parsed(payload: bytes) -> _Saved:
+    """Returns what `Checkpoints.save` wrote.
+
+    Raises:
+        Exception: Of any kind, where it did not write that.
+    """
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is compressed")  # and might expand to any size
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        header, *values = (arrays[f"arr_{i}"] for i in range(len(arrays.files)))
+    facts = json.loads(header.tobytes())
+    for name, kind in _FACTS.items():
+        if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
+            raise ValueError(f"its {name} is {facts[name]!r}"[:80])
+    steps = facts["steps"]
+    if not (facts["epoch"] >= 0 and 0 <= facts["step"] <= (1 if steps is None else steps)):
+        raise ValueError(f"it stands at step {facts['step']} of {steps}")
+    return _Saved(facts, values)
 
 
 class Checkpoints:
@@ -85,7 +118,7 @@ class Checkpoints:
                 "folder."
             ) from None
         for left in self.folder.glob(".*.partial*"):  # by a process that was killed
-            left.unlink()
+            left.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,13 +145,8 @@ class Checkpoints:
             with replacing(path) as aside, aside.open("wb") as file:
                 file.write(payload)
                 file.write(hashlib.sha256(payload).digest())
-        except OSError as error:
-            _log.warning(
-                "The checkpoint %s can't be written: %s. Training goes on; the checkpoint before "
-                "it is kept.",
-                path,
-                error.strerror,
-            )
+        except InputError as error:
+            _log.warning("The checkpoint %s Training goes on; the one before it is kept.", error)
             return
         for old in paths[:-1]:
             with contextlib.suppress(OSError):
@@ -142,11 +170,13 @@ class Checkpoints:
             if hashlib.sha256(payload).digest() != digest:
                 _log.warning("%s is damaged; the checkpoint before it is used.", path)
                 continue
-            with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-                header, *values = (arrays[f"arr_{i}"] for i in range(len(arrays.files)))
-            facts = json.loads(header.tobytes())
-            self._check(facts.pop("identity"))
-            return _Saved(facts, values)
+            try:
+                saved = _parsed(payload)
+            except Exception as error:  # whatever comes up in what reads archives and headers
+                _log.warning("%s is no checkpoint of this package's (%s).", path, error)
+                continue
+            self._check(saved.facts.pop("identity"))
+            return saved
         return None
 
     def clear(self) -> None:
@@ -154,7 +184,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]*.checkpoint"))
+        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
     def _check(self, identity: Mapping[str, Any]) -> None:
         for name in self._identity | identity:  # in the order in which they were given
@@ -202,6 +232,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._history: dict[str, list[float]] = {}
         self._epochs: list[int] = []
         self._stopped_by: signal.Signals | None = None
+        self._metrics: list[np.ndarray] | None = None
         self._saved = checkpoints.load()
         self.epoch, self.done = first_epoch, 0
         if self._saved is not None:
@@ -228,10 +259,16 @@ class Checkpointing(keras.callbacks.Callback):
         facts, values = self._saved
         self._saved = None
         variables = self._variables(model, within=facts["step"] > 0)
-        if [variable.shape for variable in variables] != [value.shape for value in values]:
+        wanted = [(variable.shape, tf.as_dtype(variable.dtype).size) for variable in variables]
+        if wanted != [(value.shape, value.dtype.itemsize) for value in values]:
             raise InputError(
                 f"The checkpoint in {self._checkpoints.folder} is of another model or optimizer. "
                 "Choose another folder."
+            )
+        if len(self._stateful) != len(facts["callbacks"]):
+            raise InputError(
+                f"The training in {self._checkpoints.folder} was begun with other callbacks. Give "
+                "the same, or choose another folder."
             )
         for variable, value in zip(variables, values, strict=True):
             # NumPy knows no bfloat16, and gives the bytes as they are.
@@ -264,6 +301,10 @@ class Checkpointing(keras.callbacks.Callback):
         overdue = time.monotonic() - self._last >= self._checkpoints.seconds
         self._do_as_wished(overdue and self._steps is not None)
 
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Keeps the training's metrics, before Keras takes the same variables for validation."""
+        self._metrics = [variable.numpy() for variable in self.model.metrics_variables]
+
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Ends where a signal asked for it."""
         self._do_as_wished()
@@ -274,6 +315,7 @@ class Checkpointing(keras.callbacks.Callback):
             self._history.setdefault(name, []).append(float(value))
         self._epochs.append(epoch)
         self._position = epoch + 1, 0
+        self._metrics = None
         self._save()
         self._do_as_wished(saved=True)
 
@@ -326,8 +368,10 @@ class Checkpointing(keras.callbacks.Callback):
             "epochs": self._epochs,
             "callbacks": [callback.get_state() for callback in self._stateful],
         }
-        variables = self._variables(self.model, within=step > 0)
+        validating = self._metrics is not None
+        variables = self._variables(self.model, within=step > 0 and not validating)
         values = [variable.numpy() for variable in variables]  # with the other workers' help
+        values += self._metrics or []
         if self._writes:
             self._checkpoints.save(facts, values)
         self._last = time.monotonic()

@@ -1,6 +1,7 @@
 """The command line: parse, call the library, print."""
 
 import contextlib
+import csv
 import dataclasses
 import datetime
 import enum
@@ -248,7 +249,10 @@ def preview(
         raise InputError(f"{dataset.train.source} has {rows} rows; the picture shows 32.")
     images, labels = dataset.train.images, dataset.train.labels
     if dataset.train.records is not None:  # the first ones, as the others would have to be read
-        images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
+        from asl_fast.records import damage_in_words
+
+        with damage_in_words(dataset.train.records):
+            images, labels = next(dataset.train.records.batches(1024).as_numpy_iterator())
     samples = np.random.default_rng(seed).choice(len(labels), 32, replace=False)
     images, labels = images[samples], labels[samples]
     options = RECIPES[recipe.value].augment
@@ -267,29 +271,196 @@ def evaluate(
     mirrored: Annotated[
         bool, typer.Option("--mirrored", help="Average over each image and its mirror image.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for pictures and tables: confusion, worst mistakes, calibration, and the "
+            "accuracy on images turned and shifted."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Measure a saved model's accuracy on the valid set, by letter."""
+    """Measure how well a saved model does on the valid set, by letter."""
     dataset = _load(data, train, valid)
     _load_tensorflow(verbose)
     from asl_fast import evaluation
 
-    with _notes.status("Evaluating"):
-        result = evaluation.evaluate(evaluation.load_model(model), dataset.valid, mirrored)
+    with _notes.status("Loading the model") as status:
+        result = evaluation.evaluate(
+            evaluation.load_model(model), dataset.valid, mirrored, out, status.update
+        )
     if as_json:
         print(json.dumps(result, indent=2))
+    else:
+        _show_evaluation(result)
+        if out is not None:
+            _console.print(f"Pictures and tables: {out}/", highlight=False, markup=False)
+
+
+def _show_evaluation(result: dict[str, Any]) -> None:
+    letters = Table("letter", "precision", "recall", "F1", "images")
+    for letter, row in result["letters"].items():
+        shares = ("" if row[k] is None else f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))
+        letters.add_row(letter, *shares, f"{row['images']:,}")
+    _console.print(letters)
+    table = Table(show_header=False)
+    low, high = result["interval"]
+    table.add_row("accuracy", f"{result['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
+    mirrored = ", mirror images averaged in" if result["mirrored"] else ""
+    table.add_row("right", f"{result['right']:,} of {result['rows']:,}{mirrored}")
+    table.add_row("calibration error", f"{result['calibration']['error']:.4f}")
+    signs = {"rotation": "°", "shift": " px"}
+    for kind, found in result.get("robustness", {}).items():
+        shares = (f"{by}{signs[kind]} {share:.4f}" for by, share in found.items())
+        table.add_row(f"under {kind}", ", ".join(shares))
+    _console.print(table)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photographs: files, folders of them, or - for one from standard input."
+        ),
+    ],
+    letters: Annotated[
+        str | None,
+        typer.Option(help="What the outputs stand for, in order, if the model doesn't say so."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV table.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Name the letters in photographs of any size and colour.
+
+    Files that can't be read are named, and the others done; the exit code is then 1.
+    """
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other.")
+    from asl_fast import photograph
+
+    sources = [source for image in images for source in photograph.find(image)]
+    _load_tensorflow(verbose)
+    from rich.progress import track
+
+    from asl_fast.classifier import Classifier
+
+    with _notes.status("Loading the model"):
+        classifier = Classifier.load(model, letters)
+    files: list[str | bytes] = [
+        sys.stdin.buffer.read() if source == photograph.STANDARD_INPUT else source
+        for source in sources
+    ]
+    found = track(
+        zip(sources, classifier.predict_files(files), strict=True),
+        "Predicting",
+        total=len(files),
+        console=_notes,
+        transient=True,
+        disable=len(files) < 100,
+    )
+    rows: list[dict[str, Any]] = []
+    failed = False
+    for source, (prediction, note) in found:
+        if note:
+            _notes.print(f"asl-fast: {note}", highlight=False, markup=False, soft_wrap=True)
+        if isinstance(prediction, InputError):
+            failed = True
+            _notes.print(f"asl-fast: {prediction}", highlight=False, markup=False, soft_wrap=True)
+            continue
+        top = [{"letter": letter, "probability": share} for letter, share in prediction.top]
+        rows.append({"file": source, **top[0], "top": top})
+    _show_predictions(rows, "json" if as_json else "csv" if as_csv else "text")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_predictions(rows: list[dict[str, Any]], form: str) -> None:
+    if form == "json":
+        print(json.dumps(rows, indent=2))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        places = [f"{name}_{place}" for place in (2, 3) for name in ("letter", "probability")]
+        writer.writerow(["file", "letter", "probability", *places])
+        for row in rows:
+            cells = [(one["letter"], f"{one['probability']:.6f}") for one in row["top"]]
+            writer.writerow([row["file"], *(cell for pair in cells for cell in pair)])
+    else:
+        width = max((len(row["file"]) for row in rows), default=0)
+        for row in rows:
+            shares = [f"{one['letter']} {one['probability']:6.1%}" for one in row["top"]]
+            print(f"{row['file']:{width}}  {'   '.join(shares)}")
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="savedmodel, litert, onnx or all, the default; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file, or the SavedModel's folder; for several formats a folder for them."
+        ),
+    ] = Path("exported"),
+    int8: Annotated[
+        bool, typer.Option("--int8", help="LiteRT in int8, calibrated with train images.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    data: DataOption = None,
+    train: TrainFileOption = None,
+    valid: ValidFileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Export a saved model to SavedModel, LiteRT or ONNX, and compare each file with it."""
+    _load_tensorflow(verbose)
+    from asl_fast import export as exports
+    from asl_fast import saving
+    from asl_fast.table import SIDE
+
+    network = saving.load_model(model)
+    images = calibration = None
+    if getattr(network, "input_shape", None) == (None, SIDE, SIDE, 1):
+        dataset = _load(data, train, valid)
+        images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
+    with _quietly("Exporting", verbose):
+        written = exports.export(
+            network,
+            out,
+            formats or ["all"],
+            letters=saving.read_letters(model),
+            images=images,
+            calibration=calibration,
+            int8=int8,
+            force=force,
+            name="model" if model.is_dir() else model.stem,
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(one) for one in written], indent=2))
         return
+    table = Table("", *(one.format for one in written))
+    table.add_row("precision", *(one.precision for one in written))
+    table.add_row("size", *(f"{one.bytes / 1e6:.2f} MB" for one in written))
+    table.add_row("largest difference", *(f"{one.difference:.1e}" for one in written))
+    table.add_row("same letter", *(f"{one.same:.1%}" for one in written))
+    table.add_row("an image, median", *(f"{one.median_ms:.2f} ms" for one in written))
+    table.add_row("95th percentile", *(f"{one.p95_ms:.2f} ms" for one in written))
+    table.add_row("in", *(one.runtime for one in written))
+    _console.print(table)
+    first = written[0]
     _console.print(
-        f"accuracy {result['accuracy']:.4f}: {result['right']:,} of {result['rows']:,} right"
-        + (", mirror images averaged in" if mirrored else ""),
+        f"Compared with the model on {first.images:,} images, timed on {first.runs} one by one.",
         highlight=False,
+        soft_wrap=True,
     )
-    worst = sorted(result["letters"].items(), key=lambda item: item[1])[:5]
-    _console.print(
-        "hardest letters: " + ", ".join(f"{letter} {share:.3f}" for letter, share in worst),
-        highlight=False,
-    )
+    for one in written:
+        _console.print(f"Wrote {one.path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(
@@ -361,13 +532,13 @@ def doctor(
     """
     _load_tensorflow(verbose)
     from asl_fast import doctor as doctors
-    from asl_fast import evaluation, hands
+    from asl_fast import hands, saving
 
     with _notes.status("Looking at the machine") as status:
         found = doctors.diagnose(
             RECIPES[recipe.value],
             hands.TRAIN_ROWS,
-            evaluation.load_any_model(model) if model is not None else None,
+            saving.load_model(model) if model is not None else None,
             progress=status.update,
         )
     if as_json:
@@ -470,6 +641,49 @@ def bench(
 
     size = "quick" if quick else "full" if full else "standard"
     suite.run(size, only or [], out, data, _console, _notes)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that a training left.")],
+    out: Annotated[Path | None, typer.Option(help="The page. Default: RUN/report.html.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Where the run's data are now. Default: where they were."),
+    ] = None,
+    train: TrainFileOption = None,
+    valid: ValidFileOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a run's folder as one HTML page, which needs no other file and no network."""
+    dataset = _load(data, train, valid) if data or train or valid else None
+    _load_tensorflow(verbose)
+    from asl_fast import report as reports
+
+    out = out or run / "report.html"
+    with _notes.status("Reading the run") as status:
+        reports.write(run, out, dataset, progress=status.update)
+    _console.print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    verbose: VerboseOption = False,
+) -> None:
+    """Try a model in the browser: name pictures, see the augmentation (needs asl-fast[demo])."""
+    _load_tensorflow(verbose)
+    from asl_fast import demo as demos
+    from asl_fast.classifier import Classifier
+
+    def ready(url: str) -> None:
+        _console.print(f"Open {url} – Ctrl-C ends it.", highlight=False, markup=False)
+
+    demos.serve(Classifier.load(model), host, port, ready)
 
 
 @data_app.command("info")
@@ -635,13 +849,21 @@ def _load_tensorflow(verbose: bool) -> None:
         import tensorflow  # noqa: F401
 
         return
+    with _quietly("Starting TensorFlow"):
+        quiet.import_tensorflow()
+
+
+@contextlib.contextmanager
+def _quietly(doing: str, verbose: bool = False) -> Iterator[None]:
+    """Shows a sign of life, and of what is written to standard error nothing unless `verbose`."""
+    if verbose:
+        yield
+        return
     # The spinner writes to a duplicate, or it would be swallowed too.
-    with (
-        _notes.status("Starting TensorFlow"),
-        os.fdopen(os.dup(2), "w") as duplicate,
-    ):
+    with _notes.status(doing), os.fdopen(os.dup(2), "w") as duplicate:
         original, _notes.file = _notes.file, duplicate
         try:
-            quiet.import_tensorflow()
+            with quiet.held():
+                yield
         finally:
             _notes.file = original

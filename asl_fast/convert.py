@@ -2,22 +2,20 @@
 
 import concurrent.futures
 import contextlib
-import gzip
 import hashlib
+import io
 import json
-import lzma
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
 import pandas as pd
 
 from asl_fast import quiet, records, storage, table
+from asl_fast.decode import check_size
 from asl_fast.errors import InputError
 from asl_fast.hands import LETTERS
 from asl_fast.records import Records, Shard
@@ -32,7 +30,9 @@ _SETTINGS = ".conversion.json"
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 _READ_AT_ONCE = 1 << 22
-_LONGEST_LINE = 1 << 24
+_LONGEST_ROW = 1 << 15  # bytes, on average; rows of 785 cells have 3,000
+# Of a compressed table; the real ones have 4. Blank images would reach 1,000.
+_EXPANSION = 100
 
 
 class _Job(NamedTuple):
@@ -124,6 +124,8 @@ def convert(
         records.write_index(folder, shape, labels, classes, work.compression, shards, settings)
         for shard in shards:
             _note(folder, shard.file).unlink()
+        for left in folder.glob(".*.partial*"):  # by processes that were killed
+            left.unlink()
         (folder / _SETTINGS).unlink()
     return Records.open(folder)
 
@@ -150,7 +152,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     if path.exists():
         try:
             before = json.loads(path.read_text())
-        except ValueError:
+        except (ValueError, RecursionError):
             before = None
         if before != json.loads(json.dumps(settings)):
             raise InputError(
@@ -175,16 +177,18 @@ def _opened(source: str | Path | pd.DataFrame) -> tuple[pd.DataFrame | None, str
         raise InputError(f"There is no file or folder {path}.")
     stat = path.stat()
     described = {"file": str(path.resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
-    with _plain(path) as file, _damage_in_words(str(path)):
-        header = file.readline(1 << 16).decode("utf-8-sig", "replace")
+    with path.open("rb") as stored, table.opened(stored, str(path)) as file:
+        header = file.readline(_LONGEST_ROW).decode("utf-8-sig", "replace")
     columns = {column.strip().strip('"') for column in header.split(",")}
     if {"filename", "class"} <= columns:
+        plain = io.BytesIO(table.decompress(path.read_bytes(), str(path)))
         try:
-            with _plain(path) as file, _damage_in_words(str(path)):
-                # A class may be named NA.
-                frame = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""])
-        except ValueError as error:
-            raise InputError(f"{path} can't be read as a list of files: {error}.") from None
+            # A class may be named NA.
+            frame = pd.read_csv(
+                plain, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
+            )
+        except ValueError as error:  # pandas' errors, and those of the encoding
+            raise InputError(f"{path} can't be read as CSV: {error}.") from None
         return _checked(frame, str(path), path.parent), str(path), described
     return None, str(path), described
 
@@ -236,15 +240,24 @@ def _file_jobs(frame: pd.DataFrame, classes: Sequence[str], rows: int) -> Iterat
 
 def _csv_jobs(name: str, rows: int) -> Iterator[_Job]:
     """Yields parts of a table, each with the header, cut at the ends of lines."""
-    first_row, lines = 1, 0
+    first_row, lines, held, total = 1, 0, 0, 0
     rest: list[bytes] = []
-    with _plain(Path(name)) as file, _damage_in_words(name):
-        header = file.readline(_LONGEST_LINE)
+    most = max(table.EXPANDED, _EXPANSION * Path(name).stat().st_size)
+    with open(name, "rb") as stored, table.opened(stored, name) as file:
+        header = file.readline(_LONGEST_ROW)
         while content := file.read(_READ_AT_ONCE):
             rest.append(content)
             lines += content.count(b"\n")
-            if not lines and len(rest) * _READ_AT_ONCE > _LONGEST_LINE:
-                raise InputError(f"{name}, row {first_row} is longer than a table's row can be.")
+            held, total = held + len(content), total + len(content)
+            if held > _READ_AT_ONCE + _LONGEST_ROW * (lines + 1):
+                raise InputError(
+                    f"{name}, row {first_row} is longer than a table's row can be, or one after it."
+                )
+            if total > most:
+                raise InputError(
+                    f"{name} expands to more than {_EXPANSION} times its size. Is it a table? "
+                    "Decompress it first if it is."
+                )
             while lines >= rows:
                 whole = b"".join(rest)
                 end = 0
@@ -252,34 +265,10 @@ def _csv_jobs(name: str, rows: int) -> Iterator[_Job]:
                     end = whole.index(b"\n", end) + 1
                 yield _Job(first_row, header + whole[:end])
                 rest, lines, first_row = [whole[end:]], lines - rows, first_row + rows
+                held = len(rest[0])
     last = b"".join(rest)
     if last.strip() or first_row == 1:
         yield _Job(first_row, header + last)
-
-
-@contextlib.contextmanager
-def _damage_in_words(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, OSError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{name} is cut short or damaged: it can't be read to its end ({error}). Fetch it "
-            "again."
-        ) from None
-
-
-def _plain(path: Path) -> IO[bytes]:
-    """Opens a file that may be compressed, told by its first bytes."""
-    with path.open("rb") as file:
-        begin = file.read(6)
-    if begin.startswith(b"\x1f\x8b"):
-        return gzip.open(path)  # type: ignore[return-value]  # of bytes, as it is
-    if begin == b"\xfd7zXZ\x00":
-        return lzma.open(path)
-    if begin.startswith(b"PK\x03\x04"):
-        archive = zipfile.ZipFile(path)
-        return archive.open(table.only_table(archive, str(path)))
-    return path.open("rb")
 
 
 def _convert_all(
@@ -343,10 +332,16 @@ def _note(folder: Path, file: str) -> Path:
 
 
 def _finished(folder: Path, number: int) -> dict[str, Any] | None:
+    """Returns what was noted of a shard before the conversion was stopped, if it was written."""
     try:
-        return json.loads(_note(folder, _file(number)).read_text())
-    except (OSError, ValueError):
+        note = json.loads(_note(folder, _file(number)).read_text())
+        shard = Shard(note["file"], int(note["rows"]), str(note["sha256"]))
+        labels = [int(label) for label in note["labels"]]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    if shard.file != _file(number) or not (folder / shard.file).is_file():
+        return None
+    return {**shard._asdict(), "labels": labels}
 
 
 def _write_part(work: _Work, number: int, job: _Job) -> dict[str, Any]:
@@ -367,8 +362,9 @@ def _load(file: str, work: _Work) -> np.ndarray:
     import keras
 
     try:
+        check_size(file)
         image = keras.utils.load_img(file, color_mode=work.color_mode, target_size=work.size)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow's readers raise what comes up in broken files
         raise InputError(f"The image file {file} can't be read: {error}.") from None
     pixels = np.asarray(image, np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -55,6 +55,13 @@ class Split(NamedTuple):
         """Int, images."""
         return len(self.labels) if self.records is None else self.records.rows
 
+    def some(self, count: int) -> np.ndarray:
+        """Returns up to `count` images, uint8: from all over, or the first ones of records."""
+        if self.records is not None:
+            return next(self.records.batches(count).as_numpy_iterator())[0]
+        places = np.linspace(0, len(self.images) - 1, min(count, len(self.images)), dtype=int)
+        return self.images[places]
+
     def describe(self) -> dict[str, Any]:
         """Returns what `metrics.json` says of it."""
         return {

@@ -1,11 +1,13 @@
 """Image files to tensors, the same pixels as `keras.utils.load_img` reads with Pillow.
 
 TensorFlow decodes what it decodes to the same pixels: most JPEG, PNG and BMP files. Pillow does the
-rest, within the graph. The first bytes of a file decide, not its name.
+rest, within the graph. The first bytes of a file decide, not its name; and what they say of the
+image's size is looked at before memory is taken for it.
 """
 
 import io
 from pathlib import Path
+from typing import IO
 
 import keras
 import numpy as np
@@ -14,7 +16,10 @@ from PIL import Image, UnidentifiedImageError
 
 from asl_fast.resize import resize
 
-__all__ = ["CHANNELS", "load_image", "sniff"]
+__all__ = ["CHANNELS", "PIXELS", "check_size", "load_image", "sniff"]
+
+# Of the largest image that is decoded: a quarter GiB in RGB, where Pillow begins to warn.
+PIXELS = 89_478_485
 
 # Of an image in each of Keras's color modes.
 CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
@@ -53,9 +58,9 @@ def load_image(
         as grey images of 16 and 32 bits keep their values, which may be over 255.
 
     Raises:
-        tf.errors.OpError: when it runs, if the file can't be read or decoded; also if the checksums
-            of a PNG file are wrong, some of which Pillow doesn't look at. What Pillow raises comes
-            as it is when run eagerly.
+        tf.errors.OpError: when it runs, if the file can't be read or decoded, or has more than
+            `PIXELS`; also if the checksums of a PNG file are wrong, some of which Pillow doesn't
+            look at. What Pillow raises comes as it is when run eagerly.
     """
     contents = tf.io.read_file(path)
     dtype = tf.float32 if color_mode == "grayscale" else tf.uint8
@@ -73,6 +78,7 @@ def load_image(
         def load(contents: bytes | np.ndarray) -> np.ndarray:
             # Bytes in a graph, an array of them when run eagerly.
             file = io.BytesIO(np.asarray(contents, object).item())
+            check_size(file)
             image = keras.utils.load_img(
                 file, color_mode, target_size, interpolation, keep_aspect_ratio
             )
@@ -88,7 +94,9 @@ def load_image(
         def decode() -> tf.Tensor:
             return finish(_in_mode(_decode_jpeg(contents), color_mode))
 
-        return tf.cond(tf.image.extract_jpeg_shape(contents)[2] == 4, by_pillow, decode)
+        shape = tf.image.extract_jpeg_shape(contents)
+        too_large = _too_large(shape[0], shape[1])
+        return tf.cond((shape[2] == 4) | too_large, by_pillow, decode)
 
     def other() -> tf.Tensor:
         decoder = _choose_decoder(contents, header)
@@ -123,7 +131,11 @@ def _choose_decoder(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
         # TensorFlow cuts 16 bits to 8, makes opaque images of 1, 2 or 4 bits all but transparent,
         # and refuses a file without its last chunk, which Pillow does not miss.
         bits = header[24]
-        return tf.where((bits == 8) & _ends_with(contents, _PNG_END), _PNG, _PILLOW)
+        width, height = (
+            tf.bitcast(header[place : place + 4][::-1], tf.int32) for place in (16, 20)
+        )
+        plain = (bits == 8) & ~_too_large(width, height)
+        return tf.where(plain & _ends_with(contents, _PNG_END), _PNG, _PILLOW)
 
     def bmp() -> tf.Tensor:
         def number(place: int) -> tf.Tensor:
@@ -133,12 +145,18 @@ def _choose_decoder(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
         # TensorFlow reads these fields only, and refuses a file that is not as long as they say.
         length = offset + (3 * width + 3) // 4 * 4 * tf.abs(height)
         plain = tf.reduce_any(size == [40, 108, 124]) & (header[28] == 24) & (compression == 0)
+        plain &= ~_too_large(width, height)
         return tf.where(plain & (length == tf.strings.length(contents)), _BMP, _PILLOW)
 
     return tf.case(
         [(_starts_with(header, _PNG_START), png), (_starts_with(header, _BMP_START), bmp)],
         default=lambda: tf.constant(_PILLOW),
     )
+
+
+def _too_large(width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
+    """Returns whether an image is to be left to Pillow, which refuses it."""
+    return tf.cast(width, tf.int64) * tf.abs(tf.cast(height, tf.int64)) > PIXELS
 
 
 def _decode(contents: tf.Tensor, decoder: tf.Tensor, color_mode: str) -> tf.Tensor:
@@ -174,6 +192,27 @@ def _grey(image: tf.Tensor) -> tf.Tensor:
     return tf.cast((luma + 0x8000) / 0x10000, tf.uint8)[..., None]
 
 
+def check_size(file: str | Path | IO[bytes]) -> None:
+    """Refuses an image that would take too much to decode, by its header.
+
+    Args:
+        file: Its path or content.
+
+    Raises:
+        ValueError: It has more than `PIXELS`, or is a PostScript program. What Pillow raises for
+            what is no image comes as it is.
+    """
+    try:
+        with Image.open(file) as image:
+            (width, height), kind = image.size, image.format
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"it has more than {PIXELS:,} pixels ({error})") from None
+    if width * height > PIXELS:
+        raise ValueError(f"it has {width} × {height} pixels, more than {PIXELS:,}")
+    if kind == "EPS":  # Pillow would have Ghostscript run it
+        raise ValueError("it is PostScript")
+
+
 def sniff(path: str | Path) -> str | None:
     """Says why a file is no image that `load_image` can open, from its first bytes.
 
@@ -193,8 +232,8 @@ def sniff(path: str | Path) -> str | None:
                 return "is empty"
             if header.startswith((_JPEG_START, _PNG_START)) or _is_bmp(header):
                 return None
-            with Image.open(file):
-                return None
+            check_size(file)
+            return None
     except UnidentifiedImageError:
         return "is not an image file"
     # Pillow's readers raise what comes up in broken files, not only OSError.

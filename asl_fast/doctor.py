@@ -22,7 +22,9 @@ from asl_fast.recipe import Recipe
 from asl_fast.standardize import Standardize
 from asl_fast.trainer import traced
 
-__all__ = ["diagnose"]
+__all__ = ["TURNS", "diagnose", "microseconds_an_image"]
+
+TURNS = 7  # of a measurement, after the one that compiles
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -67,7 +69,7 @@ def diagnose(
     policy = chosen.value if device.accelerator() else "mixed_bfloat16"
     operations = _operations(model, recipe, policy)
     progress("Measuring a few steps")
-    seconds = _seconds(model, recipe)
+    seconds = microseconds_an_image(model, recipe)
     return {
         "versions": {
             "python": platform.python_version(),
@@ -140,8 +142,17 @@ def _operations(model: keras.Model, recipe: Recipe, policy: str) -> dict[str, An
     }
 
 
-def _seconds(model: keras.Model, recipe: Recipe, turns: int = 7) -> dict[str, float]:
-    """Returns the median microseconds an image that the parts of a step take on this device."""
+def microseconds_an_image(model: keras.Model, recipe: Recipe) -> dict[str, float]:
+    """Measures the parts of a training step, one after the other, on this device.
+
+    Args:
+        model: Takes images, gives classes. It is compiled and trained a little: not for use after.
+        recipe: Batch size, optimizer and augmentation count.
+
+    Returns:
+        Medians of `TURNS` steps: of the `augmentation` and of the `network`.
+    """
+    _compiled(model, recipe)
     images, labels = _data(model, recipe.batch_size)
     augment, standardize = _layers(recipe)
     stored, y = tf.constant(images), tf.constant(labels)
@@ -153,12 +164,11 @@ def _seconds(model: keras.Model, recipe: Recipe, turns: int = 7) -> dict[str, fl
     medians = {}
     for name, part in parts.items():
         times = []
-        for _ in range(turns + 1):
+        for _ in range(TURNS + 1):
             begin = time.perf_counter()
             for tensor in tf.nest.flatten(part()):
                 np.asarray(tensor)
             times.append(time.perf_counter() - begin)
-        # The first one compiles.
         medians[name] = round(float(np.median(times[1:])) / recipe.batch_size * 1e6, 1)
     return medians
 

@@ -1,7 +1,8 @@
-"""Pictures: the preview grid, the training curves, the confusion matrix."""
+"""Pictures: of images, of a training, of what a model gets right and wrong."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from asl_fast.hands import LETTERS
 from asl_fast.storage import replacing
 
-__all__ = ["confusion", "curves", "preview"]
+__all__ = ["confusion", "curves", "mistakes", "preview", "reliability", "robustness"]
 
 
 def preview(path: Path, before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> None:
@@ -91,6 +92,77 @@ def confusion(path: Path, labels: np.ndarray, predictions: np.ndarray) -> None:
     )
     axis.set_xticks(ticks, LETTERS)
     axis.set_yticks(ticks, LETTERS)
+    _save(figure, path)
+
+
+def mistakes(
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    probabilities: np.ndarray,
+) -> None:
+    """Writes a PNG of images that a model got wrong, up to 32.
+
+    Args:
+        path: The PNG.
+        images: (n, height, width, 1), pixels 0 to 255.
+        labels: Integers, (n,), 0 to 23: the true letters.
+        predictions: Integers, (n,), 0 to 23: the model's.
+        probabilities: Floats, (n,), the model's for its letters.
+    """
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    figure.suptitle("Worst mistakes: true letter → the model's" if len(images) else "No mistakes")
+    axes = figure.subplots(4, 8).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, label, predicted, share in zip(
+        axes, images, labels, predictions, probabilities, strict=False
+    ):
+        axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{LETTERS[label]} → {LETTERS[predicted]} {share:.0%}", fontsize=9, pad=3)
+    _save(figure, path)
+
+
+def reliability(path: Path, calibration: Mapping[str, Any]) -> None:
+    """Writes a PNG of how often a model is right against how sure it is.
+
+    Args:
+        path: The PNG.
+        calibration: Of `evaluation.measure`.
+    """
+    bins = calibration["bins"]
+    sure, right, images = ([one[k] for one in bins] for k in ("probability", "accuracy", "images"))
+    figure = Figure(figsize=(6, 6.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], "--", color="gray", label="sure as it is right")
+    upper.plot(sure, right, "o-", label="model")
+    upper.set(ylabel="share right", title=f"expected calibration error {calibration['error']:.3f}")
+    upper.legend()
+    lower.bar(sure, images, width=0.03)
+    lower.set(xlabel="probability of the model's letter", ylabel="images", yscale="log")
+    for axis in (upper, lower):
+        axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def robustness(path: Path, accuracy: float, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Writes a PNG of the accuracy against rotation and shift.
+
+    Args:
+        path: The PNG.
+        accuracy: On the images as they are.
+        found: As `evaluation.robustness` returns it.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    units = {"rotation": "degrees", "shift": "pixels, mean of four directions"}
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (kind, unit) in zip(axes, units.items(), strict=True):
+        points = sorted([(0.0, accuracy), *((float(k), v) for k, v in found[kind].items())])
+        axis.plot(*zip(*points, strict=True), "o-")
+        axis.set(xlabel=f"{kind} ({unit})")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy")
     _save(figure, path)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from asl_fast.decode import CHANNELS, load_image, sniff
+from asl_fast.decode import CHANNELS, PIXELS, load_image, sniff
 from asl_fast.errors import InputError
 from asl_fast.iterators import ERROR, Idle, parts, save_images
 from asl_fast.iterators import Iterator as BatchIterator
@@ -23,8 +23,8 @@ from asl_fast.resize import INTERPOLATIONS
 __all__ = ["DataFrameIterator", "DirectoryIterator"]
 
 _BROKEN = (
-    " can't be read: it is missing, cut short or no image. Mend or remove it, or pass "
-    "on_error='skip'."
+    f" can't be read: it is missing, cut short, no image or one of more than {PIXELS:,} pixels. "
+    "Mend or remove it, or pass on_error='skip'."
 )
 _log = logging.getLogger(__name__)
 

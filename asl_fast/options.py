@@ -6,7 +6,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-__all__ = ["AugmentOptions", "StandardizeOptions", "check_validation_split"]
+__all__ = ["AugmentOptions", "StandardizeOptions", "check_validation_split", "finite"]
 
 FILL_MODES = ("constant", "nearest", "reflect", "wrap")
 DATA_FORMATS = ("channels_last", "channels_first")
@@ -19,15 +19,21 @@ def _check(name: str, rule: str, value: object, holds: bool) -> None:
         raise ValueError(f"`{name}` must be {rule}. Received: {value!r}")
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def finite(value: object) -> bool:
+    """Returns whether a value is a number that is neither infinite nor NaN."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _is_pair(value: object, least: float) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 2
-        and all(map(_finite, value))
+        and all(map(finite, value))
         and least <= value[0] <= value[1]
     )
 
@@ -94,7 +100,7 @@ class AugmentOptions:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         (self._check_ranges_as_keras if self.quirks is True else self._check_ranges)()
-        _check("cval", "a finite number", self.cval, _finite(self.cval))
+        _check("cval", "a finite number", self.cval, finite(self.cval))
         _check_choice("fill_mode", self.fill_mode, FILL_MODES)
         _check_choice("data_format", self.data_format, DATA_FORMATS)
         for name in ("horizontal_flip", "vertical_flip", "quirks"):
@@ -114,7 +120,7 @@ class AugmentOptions:
     def _check_ranges(self) -> None:
         for name in ("rotation_range", "shear_range", "channel_shift_range"):
             value = getattr(self, name)
-            _check(name, "a finite number, at least 0", value, _finite(value) and value >= 0)
+            _check(name, "a finite number, at least 0", value, finite(value) and value >= 0)
         for name in ("width_shift_range", "height_shift_range"):
             value = getattr(self, name)
             rule = "a finite number, at least 0, or a 1-D array of finite numbers"
@@ -135,16 +141,16 @@ class AugmentOptions:
     def _check_ranges_as_keras(self) -> None:
         for name in ("rotation_range", "shear_range", "channel_shift_range"):
             value = getattr(self, name)
-            _check(name, "a finite number", value, _finite(value))
+            _check(name, "a finite number", value, finite(value))
         for name in ("width_shift_range", "height_shift_range"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             rule = "a finite float, an int, at least 0, or a 1-D array of finite numbers"
-            _check(name, rule, value, _is_shift(value) or (_finite(value) and not whole))
+            _check(name, rule, value, _is_shift(value) or (finite(value) and not whole))
         for name in ("zoom_range", "brightness_range"):
             value = getattr(self, name)
-            pair = isinstance(value, tuple) and len(value) == 2 and all(map(_finite, value))
-            single = _finite(value) if name == "zoom_range" else value is None
+            pair = isinstance(value, tuple) and len(value) == 2 and all(map(finite, value))
+            single = finite(value) if name == "zoom_range" else value is None
             alone = "a finite number" if name == "zoom_range" else "None"
             _check(name, f"{alone} or a pair of finite numbers", value, pair or single)
 
@@ -216,10 +222,10 @@ class StandardizeOptions:
             "rescale",
             "None or a finite number",
             self.rescale,
-            self.rescale is None or _finite(self.rescale),
+            self.rescale is None or finite(self.rescale),
         )
         epsilon = self.zca_epsilon
-        _check("zca_epsilon", "a finite number above 0", epsilon, _finite(epsilon) and epsilon > 0)
+        _check("zca_epsilon", "a finite number above 0", epsilon, finite(epsilon) and epsilon > 0)
         function = self.preprocessing_function
         _check(
             "preprocessing_function",
@@ -239,7 +245,7 @@ def check_validation_split(value: float) -> None:
     Raises:
         ValueError: It is not.
     """
-    _check("validation_split", "a number in [0, 1)", value, _finite(value) and 0 <= value < 1)
+    _check("validation_split", "a number in [0, 1)", value, finite(value) and 0 <= value < 1)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -249,11 +255,11 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _is_shift(value: object) -> bool:
     if isinstance(value, tuple):
-        return len(value) > 0 and all(map(_finite, value))
-    return _finite(value) and value >= 0  # type: ignore[operator]
+        return len(value) > 0 and all(map(finite, value))
+    return finite(value) and value >= 0  # type: ignore[operator]
 
 
 def _is_zoom(value: object) -> bool:
     if isinstance(value, tuple):
         return _is_pair(value, 0) and value[0] > 0
-    return _finite(value) and 0 <= value < 1  # type: ignore[operator]
+    return finite(value) and 0 <= value < 1  # type: ignore[operator]

@@ -1,10 +1,39 @@
-"""Importing TensorFlow without what it writes to standard error meanwhile."""
+"""Holding back what TensorFlow and its converters write to standard error."""
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
-__all__ = ["import_tensorflow"]
+from asl_fast.errors import InputError
+
+__all__ = ["held", "import_tensorflow"]
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Holds back what the process writes to standard error, and shows it only if the block fails.
+
+    An `InputError` is no such failure: its one line says what was wrong.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except InputError:
+            raise
+        except BaseException:
+            sys.stderr.flush()
+            file.seek(0)
+            os.write(stderr, file.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def import_tensorflow() -> None:
@@ -14,18 +43,7 @@ def import_tensorflow() -> None:
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            import tensorflow
+    with held():
+        import tensorflow
 
-            tensorflow.config.list_physical_devices()  # reports a driver that is not there
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+        tensorflow.config.list_physical_devices()  # reports a driver that is not there

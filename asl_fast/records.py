@@ -4,11 +4,15 @@ A folder of shards holds `index.json`, which says what is in them. Each record i
 `tf.train.Example` of an `image`, its uint8 pixels row by row, and a `label`, an integer.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import logging
+import math
+import os
+import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +21,14 @@ from typing import Any, NamedTuple
 import google_crc32c
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from asl_fast import storage
 from asl_fast.errors import InputError
 from asl_fast.pipeline import shuffled, steps_per_epoch
+from asl_fast.table import EXPANDED
 
-__all__ = ["INDEX", "Records", "Shard", "write_index", "write_shard"]
+__all__ = ["INDEX", "Records", "Shard", "damage_in_words", "write_index", "write_shard"]
 
 INDEX = "index.json"
 
@@ -32,7 +38,17 @@ _COMPRESSIONS = ("", "GZIP")
 _INTERLEAVED, _BLOCK = 8, 16
 _BUFFER = 1 << 18  # bytes of a shard that are read at once
 _WINDOWS = 1_000_003  # more than an epoch has
-_HEADER = 12  # bytes before a record's data
+_HEADER, _FOOTER = 12, 4  # bytes before and after a record's data
+_LENGTH = struct.Struct("<Q")
+_OVERHEAD = 1024  # bytes of a record besides its image, at most; it has 40
+_LARGEST = 1 << 30  # bytes of an image, at most
+_CHUNK = 1 << 20
+_NO_LABEL = -(2**63)  # which no index names
+
+# What TensorFlow's errors hold where records are not as they should be, though whole: what is said
+# here, and the name of its parser.
+_SUSPICION = "records are not as the index says"
+_PARSER = "ParseExample"
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +143,13 @@ class Records:
         return dataclasses.replace(self, shards=self.shards[number::count], first_rows=first_rows)
 
     def epoch(
-        self, epoch: tf.Tensor, batch_size: int, *, seed: int = 0, window: int = 0
+        self,
+        epoch: tf.Tensor,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        window: int = 0,
+        guarded: bool = True,
     ) -> tf.data.Dataset:
         """Returns a pass over the records, the same at each call.
 
@@ -137,6 +159,9 @@ class Records:
             seed: Int in [0, 2**32), of the order.
             window: Int, records that are shuffled at a time, after the shards were shuffled and
                 interleaved; 0 leaves all in their order.
+            guarded: Bool. Whether each shard is looked through, once, before TensorFlow reads it,
+                which crashes where a record says that it is terabytes long. It takes Python, which
+                another process does not have.
 
         Returns:
             A dataset of (rows, records): the rows' numbers, int64 (n,), and serialized (n,).
@@ -148,12 +173,26 @@ class Records:
         if window:
             order = shuffled(order, count, seed, epoch)
 
-        def read(path: tf.Tensor, first_row: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.constant([shard.rows for shard in self.shards], tf.int64)
+        looked_at: set[bytes] = set()
+
+        def look(path: bytes, rows: np.ndarray) -> bool:
+            if path not in looked_at:
+                if self._suspicious(Path(os.fsdecode(path)), int(rows)):
+                    raise ValueError(_SUSPICION)
+                looked_at.add(path)
+            return True
+
+        def read(path: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor) -> tf.data.Dataset:
+            if guarded:
+                good = tf.numpy_function(look, (path, rows), tf.bool)
+                with tf.control_dependencies([good]):
+                    path = tf.identity(path)
             stored = tf.data.TFRecordDataset(path, self.compression, _BUFFER)
             return tf.data.Dataset.zip(tf.data.Dataset.counter(first_row), stored)
 
         files = tf.data.Dataset.from_tensor_slices(
-            (tf.gather(paths, order), tf.gather(tf.constant(first_rows, tf.int64), order))
+            tuple(tf.gather(of, order) for of in (paths, tf.constant(first_rows, tf.int64), rows))
         )
         if not window:
             return files.flat_map(read).batch(batch_size)
@@ -185,14 +224,17 @@ class Records:
         found = tf.io.parse_example(
             records,
             {
-                "image": tf.io.FixedLenFeature((), tf.string),
-                "label": tf.io.FixedLenFeature((), tf.int64),
+                "image": tf.io.FixedLenFeature((), tf.string, ""),
+                "label": tf.io.FixedLenFeature((), tf.int64, _NO_LABEL),
             },
         )
-        size = int(np.prod(self.shape))
-        pixels = tf.io.decode_raw(found["image"], tf.uint8)
+        size = math.prod(self.shape)
+        hits = found["label"][:, None] == tf.constant(self.labels, tf.int64)
+        fit = (tf.strings.length(found["image"]) == size) & tf.reduce_any(hits, axis=1)
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fit), [_SUSPICION])]):
+            pixels = tf.io.decode_raw(found["image"], tf.uint8)
         images = tf.reshape(tf.ensure_shape(pixels, (None, size)), (-1, *self.shape))
-        classes = tf.argmax(found["label"][:, None] == tf.constant(self.labels, tf.int64), axis=1)
+        classes = tf.argmax(hits, axis=1)
         return images, tf.cast(classes, tf.int32)
 
     def batches(self, batch_size: int) -> tf.data.Dataset:
@@ -206,11 +248,22 @@ class Records:
         count = tf.data.experimental.assert_cardinality(steps_per_epoch(self.rows, batch_size))
         return parsed.apply(count).prefetch(tf.data.AUTOTUNE)
 
-    def damage(self) -> Iterator[tuple[Shard, str]]:
-        """Yields what is wrong with the shards that are not what the index says, in words."""
+    def damage(self) -> Iterator[str]:
+        """Reads all shards and yields what is wrong with any, and what to do, in words."""
         for shard in self.shards:
-            if _sha256(self.folder / shard.file) != shard.sha256:
-                yield shard, self._read_through(shard)[1]
+            path = self.folder / shard.file
+            if not path.is_file():
+                yield f"{path} is not there any more."
+                continue
+            good, wrong = self._read_through(shard)
+            if wrong or len(good) != shard.rows:
+                what = "; ".join(wrong[:3]) or f"{len(good)} records instead of {shard.rows}"
+                yield f"{path}: {what}. Convert the data anew" + (
+                    "."
+                    if _sha256(path) == shard.sha256
+                    else ", or leave such records out: "
+                    "damaged='skip' of Records.open, --damaged skip of asl-fast train."
+                )
 
     def without_damage(self) -> "Records":
         """Returns the good records: whole shards, and copies of the others in the cache.
@@ -224,9 +277,9 @@ class Records:
             path = self.folder / shard.file
             digest = _sha256(path)
             if digest != shard.sha256:
-                good, what = self._read_through(shard)
+                good, wrong = self._read_through(shard)
                 lost += shard.rows - len(good)
-                _log.warning("%s: %s", path, what)
+                _log.warning("%s: %s", path, "; ".join(wrong[:3]) or "not what the index says")
                 copy = storage.cache_folder() / "records" / f"{digest}.tfrecord"
                 storage.make_folder(copy.parent)
                 shard = _write(copy, good, self.compression)._replace(file=str(copy.resolve()))
@@ -239,24 +292,92 @@ class Records:
             )
         return dataclasses.replace(self, shards=tuple(shards))
 
-    def _read_through(self, shard: Shard) -> tuple[list[bytes], str]:
-        """Returns a damaged shard's good records, and in words where the others are."""
-        content = (self.folder / shard.file).read_bytes()
-        where = "byte"
-        if self.compression:
-            content, where = _inflated(content), "uncompressed byte"
+    @property
+    def _longest(self) -> int:
+        """Int, bytes that a record can have."""
+        return math.prod(self.shape) + _OVERHEAD
+
+    def _suspicious(self, path: Path, rows: int) -> bool:
+        """Returns whether a shard has not so many records, or longer ones than it can have."""
+        rest = b""
+        count = following = 0
+        for chunk in _plain_chunks(path, self.compression):
+            rest += chunk
+            while following + _HEADER <= len(rest):
+                (length,) = _LENGTH.unpack_from(rest, following)
+                count += 1
+                following += _HEADER + length + _FOOTER
+                if length > self._longest or count > rows:
+                    return True
+            gone = min(following, len(rest))
+            rest, following = rest[gone:], following - gone
+        return bool(rest) or following > 0 or count < rows
+
+    def _read_through(self, shard: Shard) -> tuple[list[bytes], list[str]]:
+        """Returns a shard's good records, and where the others are.
+
+        Raises:
+            InputError: It is compressed, and expands to more than `EXPANDED` bytes.
+        """
+        content = _plain_content(self.folder / shard.file, self.compression)
+        where = "uncompressed byte" if self.compression else "byte"
         good: list[bytes] = []
         wrong: list[str] = []
         offset = 0
         while offset < len(content):
-            record, following = _record_at(content, offset)
-            if record is not None:
-                good.append(record)
-            else:
+            record, following = _record_at(content, offset, self._longest)
+            if record is None:
                 wrong.append(f"record {len(good) + len(wrong) + 1} at {where} {offset} is damaged")
+            elif not self._fits(record):
+                wrong.append(
+                    f"record {len(good) + len(wrong) + 1} at {where} {offset} holds no image of "
+                    f"{self.shape} with a label of the index's"
+                )
+            else:
+                good.append(record)
             offset = following
-        instead = f"not what {INDEX} says: {len(good)} whole records, and {shard.rows} wanted"
-        return good, "; ".join(wrong[:3]) or instead
+        return good, wrong
+
+    def _fits(self, record: bytes) -> bool:
+        try:
+            feature = tf.train.Example.FromString(record).features.feature
+            (image,), (label,) = (
+                feature["image"].bytes_list.value,
+                feature["label"].int64_list.value,
+            )
+        except (DecodeError, ValueError):  # the latter where there are none, or several
+            return False
+        return len(image) == math.prod(self.shape) and label in self.labels
+
+
+@contextlib.contextmanager
+def damage_in_words(*given: Any) -> Iterator[None]:
+    """Says where the damage is, if reading records fails.
+
+    Args:
+        *given: What is read: `Records`; anything else is let be.
+
+    Raises:
+        InputError: A damaged record; names shard and place.
+    """
+    try:
+        yield
+    # TensorFlow's parser puts a record's bytes into its message, which Python can't always read.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        every = [records for records in given if isinstance(records, Records)]
+        unlike = isinstance(error, UnicodeDecodeError) or any(
+            sign in str(error) for sign in (_SUSPICION, _PARSER)
+        )
+        if unlike or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+            for records in every:
+                for what in records.damage():
+                    raise InputError(what) from error
+        if unlike and every:  # TensorFlow's parser refuses a little more than Python's
+            folders = " or ".join(str(records.folder) for records in every)
+            raise InputError(
+                f"{folders} holds records that are no images. Convert the data anew."
+            ) from error
+        raise
 
 
 def write_shard(
@@ -342,10 +463,14 @@ def _parsed(folder: Path) -> Records:
         raise
     except FileNotFoundError:
         raise InputError(f"{folder} has no {INDEX}: it holds no converted data.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    # The last two: an infinite number, and brackets within brackets without an end.
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error!r}). Convert the data anew.") from None
     if (
         min(records.shape) < 1
+        or math.prod(records.shape) > _LARGEST
+        or records.rows >= 2**63
+        or any(abs(label) >= 2**63 for label in records.labels)
         or len(records.labels) != len(records.classes)
         or not records.labels
         or records.compression not in _COMPRESSIONS
@@ -359,10 +484,14 @@ def _parsed(folder: Path) -> Records:
 def _write(path: Path, records: Any, compression: str) -> Shard:
     rows = 0
     with storage.replacing(path) as aside:
-        with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
-            for record in records:
-                writer.write(record)
-                rows += 1
+        try:
+            with tf.io.TFRecordWriter(str(aside), compression or None) as writer:
+                for record in records:
+                    writer.write(record)
+                    rows += 1
+        except tf.errors.OpError as error:
+            reason = error.message.rpartition("; ")[2]  # after the path
+            raise InputError(f"{path} can't be written: {reason}.") from None
         digest = _sha256(aside)
     return Shard(path.name, rows, digest)
 
@@ -376,30 +505,31 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record_at(content: bytes, offset: int) -> tuple[bytes | None, int]:
+def _record_at(content: bytes, offset: int, longest: int) -> tuple[bytes | None, int]:
     """Returns the record at an offset, or None for a damaged one, and where the next begins.
 
     A record is its length in 8 bytes, their checksum in 4, the data and their checksum:
     https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
     """
-    length = _length_at(content, offset)
+    length = _length_at(content, offset, longest)
     if length is None:
         following = offset + 1
-        while following < len(content) and _length_at(content, following) is None:
+        while following < len(content) and _length_at(content, following, longest) is None:
             following += 1
         return None, following
     begin, end = offset + _HEADER, offset + _HEADER + length
-    data, checksum = content[begin:end], content[end : end + 4]
-    if len(checksum) < 4 or _masked(data) != int.from_bytes(checksum, "little"):
-        return None, end + 4
-    return data, end + 4
+    data, checksum = content[begin:end], content[end : end + _FOOTER]
+    if len(checksum) < _FOOTER or _masked(data) != int.from_bytes(checksum, "little"):
+        return None, end + _FOOTER
+    return data, end + _FOOTER
 
 
-def _length_at(content: bytes, offset: int) -> int | None:
+def _length_at(content: bytes, offset: int, longest: int) -> int | None:
     header = content[offset : offset + _HEADER]
     if len(header) < _HEADER or _masked(header[:8]) != int.from_bytes(header[8:], "little"):
         return None
-    return int.from_bytes(header[:8], "little")
+    length = int.from_bytes(header[:8], "little")
+    return length if length <= longest else None
 
 
 def _masked(data: bytes) -> int:
@@ -407,13 +537,34 @@ def _masked(data: bytes) -> int:
     return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _inflated(content: bytes) -> bytes:
-    """Returns what of a gzip file can be decompressed."""
+def _plain_chunks(path: Path, compression: str) -> Iterator[bytes]:
+    """Yields a shard's content, as far as it can be decompressed; no chunk is over `_CHUNK`."""
     stream = zlib.decompressobj(wbits=31)
-    parts = []
-    for begin in range(0, len(content), 1 << 16):
-        try:
-            parts.append(stream.decompress(content[begin : begin + (1 << 16)]))
-        except zlib.error:
-            break
+    with path.open("rb") as file:
+        while content := file.read(_CHUNK):
+            if not compression:
+                yield content
+                continue
+            while content:
+                try:
+                    yield stream.decompress(content, _CHUNK)
+                except zlib.error:
+                    return
+                content = stream.unconsumed_tail
+                if stream.eof:  # another may follow
+                    content, stream = stream.unused_data, zlib.decompressobj(wbits=31)
+
+
+def _plain_content(path: Path, compression: str) -> bytes:
+    if not compression:
+        return path.read_bytes()
+    parts, size = [], 0
+    for part in _plain_chunks(path, compression):
+        parts.append(part)
+        size += len(part)
+        if size > EXPANDED:
+            raise InputError(
+                f"{path} is damaged, and expands to more than {EXPANDED >> 20} MiB, too much to "
+                "look for what is left. Convert the data anew."
+            )
     return b"".join(parts)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -21,10 +22,12 @@ from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpoints
 from asl_fast.errors import InputError
 from asl_fast.evaluation import predict
+from asl_fast.hands import LETTERS
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
 from asl_fast.recipe import DEFAULT, RECIPES, Recipe
+from asl_fast.saving import save_model
 from asl_fast.standardize import Standardize
 from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES
@@ -32,8 +35,28 @@ from asl_fast.trainer import TrainingClock, fit
 
 __all__ = ["stopped", "train"]
 
+_log = logging.getLogger(__name__)
+
 _VALIDATION_BATCH = 1024
 _SETTINGS = "settings.json"
+_KINDS: dict[str, Any] = {
+    "data": list,
+    "recipe": str,
+    "changes": dict,
+    "augment": bool,
+    "seed": int,
+    "precision": str,
+    "jit": str,
+    "resident": str,
+    "steps_per_execution": int | None,
+    "deterministic": bool,
+}
+_CHOICES = {
+    "recipe": tuple(RECIPES),
+    "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
+    "jit": ("auto", "on", "off"),
+    "resident": ("auto", "on", "off"),
+}
 _PACKAGES = ("asl-fast", "keras", "numpy", "pandas", "tensorflow")
 
 
@@ -90,6 +113,14 @@ def train(
             or holds another run, data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
+    for name, given in zip(_CHOICES, (recipe, precision, jit, resident), strict=True):
+        if given not in _CHOICES[name]:
+            raise InputError(
+                f"The {name} must be one of {', '.join(_CHOICES[name])}. Received: {given!r}."
+            )
+    unknown = set(changes or {}) - {field.name for field in dataclasses.fields(Recipe)}
+    if unknown:
+        raise InputError(f"A recipe has no {min(unknown)}.")
     everywhere = distribution.choose(strategy).value  # before TensorFlow is used
     chief = distribution.is_chief(everywhere)
     chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
@@ -143,11 +174,18 @@ def train(
                 model = _compiled(chosen, steps, policy, "off")
             plain = _compiled(chosen, steps, policy, "off")
 
+        unsaved: list[InputError] = []
+
         def keep(epoch: int, logs: Any) -> None:
             if plain is not model:
                 plain.set_weights(model.get_weights())  # which takes all workers
             if chief:
-                _save(plain, out)
+                try:
+                    save_model(plain, out / "model.keras", LETTERS)
+                    unsaved.clear()
+                except InputError as error:
+                    unsaved[:] = [error]
+                    _log.warning("The model %s Training goes on.", error)
 
         clock = TrainingClock()
         own = [clock, keras.callbacks.LambdaCallback(on_epoch_end=keep)]
@@ -196,6 +234,8 @@ def train(
         }
         if not chief:
             return metrics
+        if unsaved:
+            save_model(plain, out / "model.keras", LETTERS)
         _write_history(out / "history.csv", history, clock.seconds)
         figures.curves(out / "curves.png", history)
         labels, probabilities = predict(plain, dataset.valid)
@@ -211,14 +251,25 @@ def stopped(out: Path) -> dict[str, Any] | None:
 
     They are the arguments of `train`, and `data`: the train and the valid file, or the built-in
     set's name.
+
+    Raises:
+        InputError: They can't be read.
     """
     path = out / "checkpoints" / _SETTINGS
     try:
-        return json.loads(path.read_text())
+        settings = json.loads(path.read_text())
+        for name, kind in _KINDS.items():
+            if not isinstance(settings[name], kind):
+                raise ValueError(f"{name} is {settings[name]!r}"[:80])
+        if [type(place) for place in settings["data"]] != [str, str]:
+            raise ValueError("data are not two places")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read: {error}.") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} can't be read, or is not as a run writes it ({error}). Choose another folder."
+        ) from None
+    return settings
 
 
 def _refuse_finished(out: Path) -> None:
@@ -251,11 +302,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     with replacing(path) as aside:
         aside.write_text(text)
     return json.loads(text)
-
-
-def _save(model: keras.Model, out: Path) -> None:
-    with replacing(out / "model.keras") as aside:
-        model.save(aside)
 
 
 def _data(split: datasets.Split) -> tuple[Any, Any]:

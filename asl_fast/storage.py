@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +16,20 @@ import platformdirs
 
 from asl_fast.errors import InputError
 
-__all__ = ["Entry", "cache_folder", "load_entry", "make_folder", "replacing", "save_entry"]
+__all__ = [
+    "Entry",
+    "cache_folder",
+    "load_entry",
+    "make_folder",
+    "replacing",
+    "replacing_folder",
+    "save_entry",
+]
 
 _log = logging.getLogger(__name__)
+
+_ASIDE = ".partial."
+_DAY = 24 * 60 * 60.0  # seconds
 
 
 @contextlib.contextmanager
@@ -26,16 +38,49 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whoever looks at `path` sees the old file or the new one, never a part; when the block raises,
     what it wrote is removed.
+
+    Raises:
+        InputError: It can't be written, or what the block reads can't be read.
     """
     # The suffix stays last: Keras and matplotlib choose the format by it.
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(aside)
         aside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror or error}.") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder to fill, which takes the place of `path` once the block has ended well.
+
+    Where `path` is a folder already, there is none for a moment: no system has one call for it.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    before = path.with_name(f".{path.name}.{os.getpid()}.before")
+    try:
+        aside.mkdir()
+        yield aside
+        for part in aside.rglob("*"):
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+        if path.is_dir():
+            path.rename(before)
+        aside.rename(path)
+    finally:
+        for folder in (aside, before):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_folder(path: Path) -> Path:
@@ -82,9 +127,11 @@ def load_entry(key: str) -> Entry | None:
         facts = json.loads((folder / "facts.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
+        if images.ndim != 4 or labels.shape != images.shape[:1] or not isinstance(facts, dict):
+            raise ValueError("its parts don't belong together")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy raises what comes up in a broken header
         _log.warning("The cached data in %s is damaged and is made anew (%s).", folder, error)
         return None
     return Entry(images, labels, facts)
@@ -98,11 +145,16 @@ def save_entry(key: str, images: np.ndarray, labels: np.ndarray, facts: dict[str
     folder = cache_folder() / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{key[:20]}.", dir=folder.parent))
+        for left in folder.parent.glob(f"{_ASIDE}*"):  # by a process that was killed
+            if left.stat().st_mtime < time.time() - _DAY:
+                shutil.rmtree(left, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=folder.parent))
         try:
             np.save(aside / "images.npy", images)
             np.save(aside / "labels.npy", labels)
             (aside / "facts.json").write_text(json.dumps(facts))
+            for part in aside.iterdir():
+                _sync(part)  # or a power cut could leave zeros of the right length
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(FileExistsError):  # another process was faster
                 aside.rename(folder)

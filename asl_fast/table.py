@@ -1,5 +1,6 @@
 """Sign Language MNIST tables: CSV text to arrays, each mistake named by row and column."""
 
+import contextlib
 import gzip
 import io
 import lzma
@@ -7,8 +8,9 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,12 @@ from asl_fast.errors import InputError
 
 __all__ = [
     "CLASSES",
+    "EXPANDED",
     "SIDE",
     "Table",
     "contiguous",
     "decompress",
-    "only_table",
+    "opened",
     "parse",
     "parse_rows",
     "write",
@@ -29,6 +32,8 @@ __all__ = [
 
 CLASSES = 24
 SIDE = 28
+EXPANDED = 1 << 29  # bytes of a table that was compressed; the real one has 83 million
+_READ_AT_ONCE = 1 << 20
 
 _PIXELS = [f"pixel{i}" for i in range(1, SIDE * SIDE + 1)]
 _J = 9  # the letter that needs a movement and that Kaggle's labels leave out
@@ -57,26 +62,67 @@ def decompress(content: bytes, name: str) -> bytes:
         name: What messages call it.
 
     Raises:
-        InputError: The file is damaged, or a zip that holds more than one table.
+        InputError: The file is damaged, a zip that holds more than one table, or expands to more
+            than `EXPANDED` bytes, of which no more are kept.
     """
+    plain = io.BytesIO()
+    with opened(io.BytesIO(content), name) as file:
+        if isinstance(file, io.BytesIO):
+            return content
+        while part := file.read(_READ_AT_ONCE):
+            plain.write(part)
+            if plain.tell() > EXPANDED:
+                raise InputError(
+                    f"{name} expands to more than {EXPANDED >> 20} MiB. Is it a table? Convert one "
+                    "so large by asl-fast data convert, which reads it in parts."
+                )
+    return plain.getvalue()
+
+
+@contextlib.contextmanager
+def opened(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Yields the plain bytes of a file as `decompress` does, to be read in parts.
+
+    Args:
+        file: Can seek.
+        name: What messages call it.
+
+    Raises:
+        InputError: As for `decompress`, also while the block reads; but for the size.
+    """
+    begin = file.read(6)
+    file.seek(0)
     try:
-        if content.startswith(b"\x1f\x8b"):
-            return gzip.decompress(content)
-        if content.startswith(b"\xfd7zXZ\x00"):
-            return lzma.decompress(content)
-        if content.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                return archive.read(only_table(archive, name))
-    except (EOFError, OSError, ValueError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+        with contextlib.ExitStack() as stack:
+            if begin.startswith(b"\x1f\x8b"):
+                yield stack.enter_context(gzip.GzipFile(fileobj=file))  # type: ignore[arg-type]
+            elif begin == b"\xfd7zXZ\x00":
+                yield stack.enter_context(lzma.LZMAFile(file))
+            elif begin.startswith(b"PK\x03\x04"):
+                archive = stack.enter_context(zipfile.ZipFile(file))
+                yield stack.enter_context(archive.open(_only_table(archive, name)))
+            else:
+                yield file
+    except InputError:
+        raise
+    # The last two: a zip with a password, or packed in a way that Python does not know.
+    except (
+        EOFError,
+        OSError,
+        ValueError,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         raise InputError(
-            f"{name} is cut short or damaged: it can't be decompressed ({error}). Fetch it again."
+            f"{name} is cut short or damaged: it can't be read to its end ({error}). Fetch it "
+            "again."
         ) from None
-    return content
 
 
-def only_table(archive: zipfile.ZipFile, name: str) -> str:
+def _only_table(archive: zipfile.ZipFile, name: str) -> str:
     """Returns the name of the one table in an archive.
 
     Raises:

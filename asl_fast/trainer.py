@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Iterator as Iterated
 from typing import Any
 
@@ -22,7 +22,7 @@ from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
 from asl_fast.options import AugmentOptions
 from asl_fast.pipeline import Span, without_none
-from asl_fast.records import Records
+from asl_fast.records import Records, damage_in_words
 from asl_fast.source import Source, own_iterator, source
 from asl_fast.standardize import Standardize
 from asl_fast.targets import check_labels, fitting_labels
@@ -244,7 +244,7 @@ def fit(
         stack.enter_context(_precision(model, precision))
         stack.enter_context(_jit(model, jit))
         stack.enter_context(_memory_in_words(found))
-        stack.enter_context(_damage_in_words([x, validation_records]))
+        stack.enter_context(damage_in_words(x, validation_records))
         stack.enter_context(plain_errors())
         if on_all:
             data, loop = stack.enter_context(
@@ -533,21 +533,6 @@ def _memory_in_words(found: Source) -> Iterated[None]:
             f"The memory of the device is not enough.{size} A smaller batch takes less, and so "
             "does mixed precision."
         ) from error
-
-
-@contextlib.contextmanager
-def _damage_in_words(given: Sequence[Any]) -> Iterated[None]:
-    """Says where among the data, those that are records, the damage is."""
-    try:
-        yield
-    except tf.errors.DataLossError as error:
-        for records in given:
-            for shard, what in records.damage() if isinstance(records, Records) else ():
-                raise InputError(
-                    f"{records.folder / shard.file}: {what}. Convert the data anew, or leave such "
-                    "records out: damaged='skip' of Records.open, --damaged skip of asl-fast train."
-                ) from error
-        raise
 
 
 @contextlib.contextmanager

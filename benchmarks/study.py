@@ -87,6 +87,7 @@ GRID = {
     "no weight decay": _base(weight_decay=0.0),
     "batch-norm momentum 0.99": _base(batch_norm_momentum=0.99),
     "1 epoch": _base(epochs=1),
+    "3 epochs": _base(epochs=3),
     "4 epochs": _base(epochs=4),
     "12 epochs": _base(epochs=12),
     "18 epochs": _base(epochs=18),
@@ -278,11 +279,16 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
             if official:
                 columns += [
                     _mean([line["train_accuracy"] for line in runs]),
-                    f"{np.median([line['seconds'] for line in runs]):.0f}",
+                    f"{np.median(quiet):.0f}" if (quiet := seconds(runs)) else "",
                 ]
             written.append("| " + " | ".join(columns) + " |")
         written.append("")
     return written
+
+
+def seconds(runs: list[dict[str, Any]]) -> list[float]:
+    """Returns the seconds of the runs that had the machine to themselves."""
+    return [line["seconds"] for line in runs if "beside" not in line and line["processes"] == 1]
 
 
 def _mean(values: list[float], form: str = ".4f") -> str:
@@ -308,6 +314,7 @@ def main() -> None:
     parser.add_argument("--trial", action="append", help="name; may be given again")
     parser.add_argument("--official", action="store_true", help="judge by the official valid file")
     parser.add_argument("--processes", type=int, default=1, help="side by side; then no timing")
+    parser.add_argument("--beside", help="what else the machine did meanwhile; then no timing")
     parser.add_argument("--list", action="store_true", help="print the trials' names")
     arguments = parser.parse_args()
     if arguments.list:
@@ -353,6 +360,8 @@ def _study(arguments: argparse.Namespace) -> None:
         every = [(line, trial, folder) for line, trial in jobs]
         for ended in pool.imap_unordered(_run_job, every):
             line = ended | {"processes": arguments.processes}
+            if arguments.beside:
+                line["beside"] = arguments.beside
             with arguments.out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             progress.advance(task)
@@ -362,9 +371,12 @@ def _study(arguments: argparse.Namespace) -> None:
     text = "\n".join(summary(lines))
     print(text)
     arguments.out.with_suffix(".md").write_text(text)
-    for name, plot in (("time", study_plots.against_time), ("worth", study_plots.worth)):
-        if any(line["split"] == "official" for line in lines):
-            plot(lines, arguments.out.with_name(f"{arguments.out.stem}-{name}.png"))
+    official = [line for line in lines if line["split"] == "official"]
+    alone = [line for line in official if seconds([line])]
+    plots = (("time", study_plots.against_time, alone), ("worth", study_plots.worth, official))
+    for name, plot, drawn in plots:
+        if drawn:
+            plot(drawn, arguments.out.with_name(f"{arguments.out.stem}-{name}.png"))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ def against_time(lines: list[dict[str, Any]], path: Path) -> None:
     """Plots each recipe's valid error over the seconds of training, a line a seed.
 
     Args:
-        lines: Of a study; those judged by the official valid file count.
+        lines: Of a study: judged by the official valid file, and alone on the machine.
         path: Of the picture.
     """
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for name, color in _COLORS.items():
-        runs = [line for line in lines if line["trial"] == name and line["split"] == "official"]
+        runs = [line for line in lines if line["trial"] == name]
         for number, line in enumerate(runs):
             errors, seconds = 1 - np.array(line["val_accuracy"]), line["epoch_seconds"]
             label = f"{name}, {len(runs)} seeds" if number == 0 else None
@@ -48,16 +48,15 @@ def worth(lines: list[dict[str, Any]], path: Path) -> None:
     """Plots train and valid accuracy with and without augmentation, by recipe and data set.
 
     Args:
-        lines: Of a study; those judged by the official valid file count.
+        lines: Of a study, judged by the official valid file.
         path: Of the picture.
     """
-    official = [line for line in lines if line["split"] == "official"]
-    sets = list(dict.fromkeys(line["data"] for line in official))
+    sets = list(dict.fromkeys(line["data"] for line in lines))
     figure, every = plt.subplots(
         1, len(sets), figsize=(1.5 + 4.5 * len(sets), 4.4), squeeze=False, layout="constrained"
     )
     for axes, data in zip(every[0], sets, strict=True):
-        runs = [line for line in official if line["data"] == data]
+        runs = [line for line in lines if line["data"] == data]
         plain = {line["trial"].split(",")[0] for line in runs if not line["augment"]}
         names = sorted(
             {line["trial"] for line in runs if line["trial"].split(",")[0] in plain},

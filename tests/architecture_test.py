@@ -11,21 +11,22 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("device", "resize", "readiness", "quiet", "workers"),
+        *("device", "resize", "readiness", "workers"),
     },
     {
         *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),
-        *("decode", "hands"),
+        *("decode", "hands", "quiet"),
     },
-    {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer"},
-    {"augment", "loop", "targets", "checkpoint", "records"},
+    {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer", "photograph"},
+    {"augment", "loop", "targets", "checkpoint", "records", "saving"},
     {"dataset", "standardize", "iterators", "memory", "convert", "distribution"},
-    {"files", "evaluation", "kaggle"},
+    {"files", "evaluation", "export", "kaggle", "classifier"},
     {"generator"},
     {"source"},
     {"feed"},
     {"trainer"},
     {"run", "script", "doctor"},
+    {"report", "demo"},
     {"cli"},
     {"__main__"},
 ]

@@ -4,6 +4,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from asl_fast import cli, hands, load_csv, precision
+from asl_fast.hands import LETTERS
 from tests import forked
 from tests.samples import blobs, write_csv
 
@@ -54,14 +56,36 @@ def test_train_then_evaluate(asl_fast, asl_fast_here, folder, tmp_path):
     assert result["accuracy"] == pytest.approx(metrics["val_accuracy"], abs=1e-6)
     assert result["rows"] == 48
     assert result["right"] == round(result["accuracy"] * 48)
-    assert np.mean(list(result["letters"].values())) == pytest.approx(result["accuracy"])
+    recalls = [letter["recall"] for letter in result["letters"].values()]
+    assert np.nanmean(np.array(recalls, float)) == pytest.approx(result["accuracy"])
 
     mirrored = asl_fast_here("evaluate", out, "--data", folder, "--mirrored")
     images, labels = load_csv(folder / "sign_mnist_valid.csv")
     model = keras.saving.load_model(out / "model.keras")
     both = [model(side / np.float32(255)) for side in (images, images[:, :, ::-1])]
     right = np.count_nonzero(np.argmax(both[0] + both[1], axis=1) == labels)
-    assert f"{right} of 48 right, mirror images averaged in" in mirrored.stdout
+    assert f"{right} of 48, mirror images averaged in" in mirrored.stdout
+
+    # The letters came with the model.
+    (tmp_path / "photos").mkdir()
+    for number in (0, 1):
+        image = Image.fromarray(images[number, ..., 0])
+        image.save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "photos" / "2.png").write_text("no image")
+    standard_input = (tmp_path / "photos" / "1.png").read_bytes()
+    predicted = asl_fast("predict", out, tmp_path / "photos", "-", "--json", given=standard_input)
+    assert predicted.returncode == 1
+    assert one_line(predicted.stderr) == (
+        f"asl-fast: {tmp_path}/photos/2.png is no image that can be read: not JPEG, PNG, WebP, "
+        "BMP or GIF."
+    )
+    found = json.loads(predicted.stdout)
+    files = [Path(one["file"]).name for one in found]
+    assert files == ["0.png", "1.png", "-"]
+    expected = np.asarray(both[0])[[0, 1, 1]]
+    assert [one["letter"] for one in found] == [LETTERS[best] for best in expected.argmax(axis=1)]
+    assert [one["probability"] for one in found] == pytest.approx(expected.max(axis=1), rel=1e-4)
+    assert [len(one["top"]) for one in found] == [3, 3, 3]
 
 
 def command_line(*arguments):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,14 +47,18 @@ def folder(tmp_path):
 def asl_fast():
     """Runs the command line in a process of its own."""
 
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def run(
+        *arguments: object, given: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
             [sys.executable, "-m", "asl_fast", *map(str, arguments)],
+            input=given,
             capture_output=True,
-            text=True,
             env=os.environ | environment,
             timeout=300,
         )
+        said = ended.stdout.decode(), ended.stderr.decode()
+        return subprocess.CompletedProcess(ended.args, ended.returncode, *said)
 
     return run
 
@@ -71,3 +76,22 @@ def asl_fast_here(monkeypatch, capsys):
         return subprocess.CompletedProcess(sys.argv, stop.value.code or 0, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium: the machine's, or what `scripts/browser` fetches."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    fetched = Path(__file__).parent.parent / ".venv" / "chromium" / "chromium"
+    places = (os.environ.get("ASL_FAST_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    found = [shutil.which(place) for place in (*places, fetched) if place]
+    if not any(found):
+        pytest.skip(
+            "needs a Chromium: install one, or run scripts/browser, which says what it lacks"
+        )
+    program = next(path for path in found if path)
+    with sync_api.sync_playwright() as playwright:
+        # Without the sandbox, which root and many containers can't have: the pages are our own.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

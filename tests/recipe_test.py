@@ -23,8 +23,8 @@ COURSE = RECIPES["course"]
         ({"weight_decay": -1.0}, "The weight decay must be at least 0. Received: -1.0."),
         ({"label_smoothing": -0.1}, "The label smoothing must be at least 0 and below 1."),
         ({"batch_norm_momentum": 1.0}, "The batch norm momentum must be at least 0 and below 1."),
-        ({"batch_size": 0}, "The batch size must be at least 1. Received: 0."),
-        ({"epochs": 0}, "The epochs must be at least 1. Received: 0."),
+        ({"batch_size": 0}, "The batch size must be a whole number, at least 1. Received: 0."),
+        ({"epochs": 0}, "The epochs must be a whole number, at least 1. Received: 0."),
     ],
     ids=str,
 )

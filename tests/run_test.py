@@ -36,7 +36,9 @@ def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
     assert metrics["val_accuracy"] == accuracies[-1]
     assert metrics["best_val_accuracy"] == max(accuracies)
     seconds = [float(row["train_seconds"]) for row in history]
-    assert metrics["images_per_second"] == pytest.approx(120 / np.median(seconds), rel=1e-3)
+    assert metrics["images_per_second"] == pytest.approx(
+        120 / np.median(seconds), rel=1e-3, abs=0.06
+    )
     assert metrics["train_seconds"] >= sum(seconds) - 0.01
     assert metrics["epochs"] == metrics["recipe"]["epochs"] == 2
     assert metrics["recipe"]["name"] == "course"

@@ -1,7 +1,11 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from asl_fast import RECIPES
 from tests.samples import blobs, write_csv
@@ -61,3 +65,33 @@ def test_the_report_refuses_a_missing_folder(tmp_path):
     assert result.returncode == 2
     assert "gpu_report: There is no folder nowhere" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_tutorial_runs_and_leaves_its_pictures(folder, tmp_path):
+    out = tmp_path / "pictures"
+    result = subprocess.run(
+        [sys.executable, SCRIPTS / "tutorial.py", "--quick", "--out", out],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ASL_FAST_DATA": str(folder), "MPLBACKEND": "agg"},
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    pictures = sorted(out.glob("*.png"))
+    assert [picture.name[0] for picture in pictures] == list("1234567")
+    for picture in pictures:
+        assert np.asarray(Image.open(picture).convert("L"), float).std() > 5
+    assert "CSV files: 120 images to train on, 48 to validate on" in result.stdout
+
+
+def test_each_cell_of_the_tutorial_stands_alone():
+    """So that it opens as a notebook, in the percent format."""
+    first, *cells = (SCRIPTS / "tutorial.py").read_text().split("\n# %%")
+    assert first.startswith("# %% [markdown]\n# # ")
+    for cell in cells:
+        kind, body = cell.split("\n", 1)
+        if kind == " [markdown]":
+            assert all(line.startswith("#") for line in body.split("\n") if line.strip())
+        else:
+            assert kind == ""
+            compile(body, "cell", "exec")

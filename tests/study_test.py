@@ -160,11 +160,14 @@ def test_the_summary_gives_effects_on_the_same_seeds():
             "accuracy": accuracy,
             "mirrored": accuracy,
             "train_accuracy": 1.0,
-            "seconds": 10.0,
+            "seconds": 10.0 + seed,
+            "processes": 1,
         }
 
     lines = [line("base", seed, 0.9 + seed / 100) for seed in range(3)]
     lines += [line("other", seed, 0.92 + seed / 100) for seed in range(2)]
+    lines[3]["beside"] = "another program"  # its seconds say nothing
     text = "\n".join(study.summary(lines))
+    assert text.count("| 1.0000 ± 0.0000 | 11 |") == 2
     assert "| base | 3 | 0.9100 ± 0.0248 | 0.9000 |  |" in text
     assert "| other | 2 | 0.9250 ± 0.0635 | 0.9200 | +0.0200 ± 0.0000 |" in text

@@ -1,0 +1,345 @@
+"""Feeds broken and hostile input to everything that reads some, guided by coverage.
+
+    python -m benchmarks.fuzz --seconds 3600 --out fuzz [TARGET …]
+
+A finding is an exception other than what the functions document, a crash, an input that takes more
+than 20 seconds, or 4 GiB of memory. Each is left in the folder as `TARGET/KIND-NUMBER` with its
+traceback beside it; what was found before is tried first. Needs the extra `fuzz` (atheris).
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TIMEOUT, MEMORY = 20, 4096  # seconds an input, MiB
+
+Take = Callable[[bytes], None]
+
+
+def table(folder: Path) -> tuple[Take, list[bytes]]:
+    """CSV tables, plain and compressed."""
+    from asl_fast import table as tables
+
+    header = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]).encode() + b"\n"
+
+    def take(data: bytes) -> None:
+        kind, data = data[:1], data[1:]
+        if kind == b"h":
+            data = header + data
+        elif kind == b"r":  # the beginning of a row
+            data = header + data + b",1" * max(0, 784 - data.count(b",")) + b"\n"
+        elif kind == b"z":
+            data = zlib.compress(header + data, wbits=31)
+        tables.parse(tables.decompress(data, "a table"), "a table")
+
+    row = b"9" + b",255" * 784 + b"\n"
+    whole = header + row
+    seeds = [b"p" + whole, b"h" + row, b"r9,255,0", b"z" + row, b'r"9",1.0,1e2,-0,True,nan']
+    seeds.append(b"p" + zlib.compress(whole, wbits=31))
+    import lzma
+    import zipfile
+
+    seeds.append(b"p" + lzma.compress(whole))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("train.csv", whole)
+    return take, [*seeds, b"p" + archive.getvalue()]
+
+
+def records(folder: Path) -> tuple[Take, list[bytes]]:
+    """The index of records, and shards whose checksums are right or not."""
+    import google_crc32c
+    import numpy as np
+    import tensorflow as tf
+
+    from asl_fast.errors import InputError
+    from asl_fast.records import Records, damage_in_words, write_index, write_shard
+
+    images = np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3)
+    shards = {
+        compression: write_shard(
+            folder / f"{compression}.tfrecord", images, [0, 1, 0, 1], compression
+        )
+        for compression in ("", "GZIP")
+    }
+    contents = {kind: (folder / shard.file).read_bytes() for kind, shard in shards.items()}
+    indices, datasets = {}, {}
+    for kind, shard in shards.items():
+        write_index(folder, (2, 2, 3), (0, 1), "ab", kind, [shard], {})
+        indices[kind] = (folder / "index.json").read_bytes()
+        whole = Records.open(folder)
+        stored = whole.epoch(tf.constant(0, tf.int64), 3, guarded=False)
+        datasets[kind] = stored.map(lambda _, serialized, whole=whole: whole.parse(serialized))
+
+    def masked(data: bytes) -> bytes:
+        checksum = google_crc32c.value(data)
+        rotated = ((checksum >> 15) | (checksum << 17)) + 0xA282EAD8
+        return (rotated & 0xFFFFFFFF).to_bytes(4, "little")
+
+    def take(data: bytes) -> None:
+        kind, data = data[:1], data[1:]
+        compression = "GZIP" if kind in b"gG" else ""
+        content, index = contents[compression], indices[compression]
+        if kind == b"i":
+            index = data
+        elif kind in b"eE":  # an example in the first one's place, its length as it is or not
+            length = data[:8] if kind == b"E" else len(data).to_bytes(8, "little")
+            content = length + masked(length) + data + masked(data) + content[len(content) // 4 :]
+        elif kind == b"G":
+            content = zlib.compress(data, wbits=31)
+        else:
+            content = data
+        (folder / shards[compression].file).write_bytes(content)
+        (folder / "index.json").write_bytes(index)
+        for damaged in ("stop", "skip"):
+            with contextlib.suppress(InputError):
+                found = Records.open(folder, damaged)
+                if kind == b"i" or damaged == "skip":
+                    continue
+                # What a dataset does, without making one anew for each input.
+                with damage_in_words(found):
+                    if found._suspicious(folder / found.shards[0].file, found.rows):
+                        list(found.damage())
+                    else:
+                        list(datasets[compression])
+
+    example = contents[""][12 : 12 + int.from_bytes(contents[""][:8], "little")]
+    seeds = [b"i" + indices[""], b"i" + indices["GZIP"], b"s" + contents[""]]
+    seeds += [b"g" + contents["GZIP"], b"G" + contents[""], b"e" + example, b"E" + example]
+    return take, seeds
+
+
+def image(folder: Path) -> tuple[Take, list[bytes]]:
+    """Image files of all kinds."""
+    import numpy as np
+    import tensorflow as tf
+    from PIL import Image
+
+    from asl_fast import decode
+
+    path = folder / "image"
+    loads = [
+        tf.function(
+            lambda name, mode=mode: decode.load_image(name, target_size=(8, 8), color_mode=mode)
+        )
+        for mode in ("rgb", "grayscale", "rgba")
+    ]
+
+    def take(data: bytes) -> None:
+        path.write_bytes(data[1:])
+        reason = decode.sniff(path)
+        try:
+            loads[(data or b"\0")[0] % 3](tf.constant(str(path)))
+        except tf.errors.OpError:
+            return
+        assert reason is None, f"read, although it {reason}"
+
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    rgba = Image.fromarray(pixels)
+    seeds = []
+    for kind, mode in (
+        ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("JPEG", "CMYK"),
+        ("BMP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("WEBP", "RGBA"), ("PPM", "L"),
+        ("ICO", "RGBA"), ("TGA", "RGB"), ("JPEG2000", "RGB"),
+    ):  # fmt: skip
+        file = io.BytesIO()
+        (rgba.convert("L").convert(mode) if ";" in mode else rgba.convert(mode)).save(file, kind)
+        seeds += [first + file.getvalue() for first in (b"\0", b"\1", b"\2")]
+    return take, seeds
+
+
+def options(folder: Path) -> tuple[Take, list[bytes]]:
+    """Recipes, augmentation and standardisation, with values of any kind."""
+    import dataclasses
+
+    import atheris
+    import numpy as np
+
+    from asl_fast.options import AugmentOptions, StandardizeOptions
+    from asl_fast.recipe import RECIPES, Recipe
+
+    def value(source: Any) -> Any:
+        kinds: list[Callable[[], Any]] = [
+            lambda: source.ConsumeFloat(),
+            lambda: source.ConsumeInt(8),
+            lambda: 10 ** source.ConsumeIntInRange(0, 400),
+            lambda: source.ConsumeProbability(),
+            lambda: source.ConsumeUnicode(8),
+            lambda: source.PickValueInList(["nearest", "wrap", "muon", "cosine", "channels_first"]),
+            lambda: None,
+            lambda: source.ConsumeBool(),
+            lambda: [value(source) for _ in range(source.ConsumeIntInRange(0, 3))],
+            lambda: tuple(value(source) for _ in range(2)),
+            lambda: np.array([source.ConsumeFloat() for _ in range(2)]),
+            lambda: np.float32(source.ConsumeRegularFloat()),
+            lambda: np.zeros((2, 2)),
+            lambda: complex(1, 2),
+            lambda: {},
+            lambda: len,
+        ]
+        return source.PickValueInList(kinds)()
+
+    classes = {
+        Recipe: {"augment": RECIPES["course"].augment},
+        AugmentOptions: {},
+        StandardizeOptions: {},
+    }
+
+    def take(data: bytes) -> None:
+        source = atheris.FuzzedDataProvider(data)
+        kind = source.PickValueInList(list(classes))
+        names = [field.name for field in dataclasses.fields(kind)]
+        given = {source.PickValueInList(names): value(source) for _ in range(3)}
+        made = kind(**(classes[kind] | given))
+        hash(made)
+        json.dumps(dataclasses.asdict(made), default=repr)
+        if isinstance(made, AugmentOptions):
+            assert isinstance(made.idle, bool)
+
+    return take, [bytes(range(64))]
+
+
+def state(folder: Path) -> tuple[Take, list[bytes]]:
+    """What a stopped run has left: settings, checkpoints; and cached arrays."""
+    import numpy as np
+
+    from asl_fast import run, storage
+    from asl_fast.checkpoint import Checkpointing, Checkpoints
+
+    os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
+    kept = Checkpoints(folder / "checkpoints")
+    kept.folder.mkdir()
+    facts = {"epoch": 1, "step": 2, "steps": 3, "history": {"loss": [1.0]}, "epochs": [0]}
+    kept.save({**facts, "callbacks": []}, [np.ones((2, 3), np.float32)])
+    path = kept.folder / "00000001.checkpoint"
+    whole = path.read_bytes()[:-32]
+    settings = {
+        "data": ["a", "b"], "recipe": "fast", "changes": {}, "augment": True, "seed": 0,
+        "precision": "auto", "jit": "auto", "resident": "auto", "steps_per_execution": None,
+        "deterministic": False,
+    }  # fmt: skip
+    storage.save_entry("k", np.ones((3, 2, 2, 1), np.uint8), np.ones(3, np.int32), {"sha256": ""})
+    cached = folder / "cache" / "k"
+    parts = {kind: cached / name for kind, name in zip(b"ILF", os.listdir(cached), strict=True)}
+    stored = {kind: part.read_bytes() for kind, part in parts.items()}
+
+    def take(data: bytes) -> None:
+        kind, data = data[:1], data[1:]
+        if kind == b"s":
+            (kept.folder / "settings.json").write_bytes(data)
+            run.stopped(folder)
+        elif kind and kind[0] in parts:
+            parts[kind[0]].write_bytes(data)
+            storage.load_entry("k")
+            parts[kind[0]].write_bytes(stored[kind[0]])
+        else:
+            if kind == b"f":  # facts in a container that is whole
+                file = io.BytesIO()
+                np.savez(file, np.frombuffer(data, np.uint8))
+                data = file.getvalue()
+            path.write_bytes(data + hashlib.sha256(data).digest())
+            Checkpointing(kept, 3, 0)
+
+    text = json.dumps({"identity": {}, "callbacks": [], **facts}).encode()
+    seeds = [b"s" + json.dumps(settings).encode(), b"f" + text, b"c" + whole]
+    return take, seeds + [bytes([kind]) + content for kind, content in stored.items()]
+
+
+TARGETS = {
+    "table": table,
+    "records": records,
+    "image": image,
+    "options": options,
+    "state": state,
+}
+_PACKAGES = ["asl_fast", "zipfile", "gzip", "json"]
+
+
+def child(name: str, seconds: int, out: Path) -> None:
+    """Fuzzes one target in this process, which libFuzzer ends."""
+    import atheris
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import logging
+
+    logging.disable()
+    warnings.simplefilter("ignore")
+    with atheris.instrument_imports(include=_PACKAGES, enable_loader_override=False):
+        take, seeds = TARGETS[name](Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-")))
+    corpus = out / name / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    seen = {path.name.removesuffix(".txt") for path in (out / name).glob("*.txt")}
+
+    def one(data: bytes) -> None:
+        try:
+            take(data)
+        except ValueError as error:  # `InputError` is one; others from below are not meant
+            if type(error).__module__.startswith("asl_fast") or name == "options":
+                return
+            found = error
+        except Exception as error:
+            found = error
+        else:
+            return
+        place = traceback.extract_tb(found.__traceback__)[-1]
+        kind = f"{type(found).__name__}-{Path(place.filename).stem}-{place.lineno}"
+        if kind not in seen:
+            seen.add(kind)
+            (out / name / kind).write_bytes(data)
+            (out / name / f"{kind}.txt").write_text("".join(traceback.format_exception(found)))
+
+    limits = [f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY}", f"-max_total_time={seconds}"]
+    where = [f"-artifact_prefix={out / name}/", "-max_len=20000", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *limits, *where, str(corpus)], one)
+    atheris.Fuzz()
+
+
+def main() -> None:
+    """Fuzzes each target in a process of its own, one after the other, and counts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []])
+    parser.add_argument("--seconds", type=int, default=3600, help="of all targets together")
+    parser.add_argument("--out", type=Path, default=Path("fuzz"))
+    parser.add_argument("--child", choices=TARGETS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.seconds, arguments.out)
+        return
+    targets = arguments.targets or list(TARGETS)
+    print("| target | inputs | seconds | findings |\n| --- | --- | --- | --- |")
+    for name in targets:
+        runs, left = 0, arguments.seconds // len(targets)
+        total = left
+        while left > 0:  # a crash ends the process
+            command = [sys.executable, "-m", "benchmarks.fuzz", "--child", name]
+            options = ["--seconds", str(left), "--out", str(arguments.out)]
+            begin = os.times().elapsed
+            ended = subprocess.run([*command, *options], capture_output=True, text=True)
+            left -= max(1, int(os.times().elapsed - begin))
+            (arguments.out / name / "log.txt").write_text(ended.stderr[-20_000:])
+            counted = re.search(r"number_of_executed_units: (\d+)", ended.stderr)
+            runs += int(counted[1]) if counted else 0
+            if not counted and ended.returncode:
+                sys.exit(f"{name} can't be fuzzed:\n{ended.stderr[-2000:]}")
+        kinds = ["*.txt", "crash-*", "timeout-*", "oom-*"]
+        found = [path for kind in kinds for path in (arguments.out / name).glob(kind)]
+        print(f"| {name} | {runs:,} | {total} | {len(found) - 1} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
