@@ -63,12 +63,15 @@ def measured(size: suite.Size) -> list[Cell]:
     return cells
 
 
-def trainings(data: datasets.Dataset, epochs: int | None) -> Iterator[dict[str, Any]]:
+def trainings(data: datasets.Dataset, small: bool) -> Iterator[dict[str, Any]]:
     """Trains by every recipe, resident and streamed, in the device's precision and in float32."""
     for recipe in RECIPES:
         for resident, precision in (("auto", "auto"), ("off", "auto"), ("auto", "float32")):
+            whole = (resident, precision) == ("auto", "auto")
+            if small and not whole:
+                continue
             # The first has the accuracy to tell, the others only their speed.
-            shown = epochs or (None if (resident, precision) == ("auto", "auto") else 3)
+            shown = 2 if small else None if whole else 3
             words = f"{recipe}, resident {resident}, precision {precision}"
             with tempfile.TemporaryDirectory() as folder, _notes.status(f"Training: {words}"):
                 metrics = run.train(
@@ -104,7 +107,7 @@ def report(data: datasets.Dataset, small: bool) -> dict[str, Any]:
         "dataset": data.describe(),
         "machine": machine,
         "cells": [dataclasses.asdict(cell) for cell in measured(_SMALL if small else _SIZE)],
-        "training": list(trainings(data, 2 if small else None)),
+        "training": list(trainings(data, small)),
     }
 
 

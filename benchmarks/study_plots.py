@@ -38,7 +38,8 @@ def against_time(lines: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("seconds of training, validation included")
     axes.set_ylabel("valid error (none is drawn at 0.00005); dots: the end")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -250,10 +250,13 @@ def test_a_checkpoint_of_another_training_is_refused(folder, arguments, message)
         train(folder, **arguments)
 
 
+_BEGUN = {"epoch": 0, "step": 0, "steps": None, "history": {}, "epochs": [], "callbacks": []}
+
+
 def test_of_several_differences_the_first_is_named(tmp_path):
     one, other = ({name: value for name in "cab"} for value in (1, 2))
     with Checkpoints(tmp_path, identity=one) as checkpoints:
-        checkpoints.save({}, [])
+        checkpoints.save(_BEGUN, [])
     with pytest.raises(InputError, match="begun with another c: 1, and now it is 2"):
         Checkpoints(tmp_path, identity=other).load()
 

@@ -1,36 +1,46 @@
+import contextlib
+import functools
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-from asl_fast import DivergenceError, InputError, distribution
-from scripts.local_cluster import free_ports
-
-ROOT = Path(__file__).parent.parent
-
-# Trains a small network with batch normalisation; without dropout, as each device draws its own.
-TRAINING = """
-import contextlib, json, sys
-from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from asl_fast import Checkpoints, RandomAugment, Records, distribution, fit
+from asl_fast import (
+    Checkpoints,
+    DivergenceError,
+    InputError,
+    RandomAugment,
+    Records,
+    distribution,
+    fit,
+)
 from asl_fast.records import write_index, write_shard
+from scripts.local_cluster import free_ports
+from tests import forked
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (70, 8, 8, 1)).astype(np.uint8)
 LABELS = RNG.integers(0, 4, 70)
 
 
+# In processes of their own, as TensorFlow takes its devices and workers once
+
+
+class Die(keras.callbacks.Callback):
+    """Dies like a process that is killed, after eight steps."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations.numpy() >= 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def train(strategy, x=IMAGES, y=LABELS, rate=0.01, **arguments):
+    """Trains with batch normalisation; without dropout, as each device draws its own."""
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
         layers = keras.layers
@@ -60,58 +70,39 @@ def train(strategy, x=IMAGES, y=LABELS, rate=0.01, **arguments):
     return [w.tolist() for w in model.get_weights()], history.history
 
 
-def records(folder):
-    folder.mkdir()
-    shards = [
-        write_shard(folder / f"{i}.tfrecord", IMAGES[i::4], LABELS[i::4]) for i in range(4)
-    ]
-    write_index(folder, (8, 8, 1), range(4), "abcd", "", shards, {})
-    return Records.open(folder)
-"""
-
-DEVICES = (
-    TRAINING
-    + """
-cpus = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 3)
-found = {"none": train(None)}
-all_of_them = distribution.choose("mirrored").value
-found["all"] = train(all_of_them)
-found["streamed"] = train(all_of_them, records(Path(sys.argv[1]) / "records"), None)
-try:
-    train(all_of_them, rate=1e30)
-except Exception as error:
-    found["diverged"] = f"{type(error).__name__}: {error}"
-print(json.dumps(found))
-"""
-)
-
-WORKER = (
-    TRAINING
-    + """
-folder, stop_at = Path(sys.argv[1]), int(sys.argv[2])
+def on_devices(folder):
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+    devices = distribution.choose("mirrored").value
+    found = {
+        "none": train(None),
+        "all": train(devices),
+        "streamed": train(devices, Records.open(folder / "records"), None),
+    }
+    try:
+        train(devices, rate=1e30)
+    except DivergenceError as error:
+        found["diverged"] = str(error)
+    (folder / "devices.json").write_text(json.dumps(found))
 
 
-class Die(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if self.model.optimizer.iterations.numpy() >= stop_at:
-            import os, signal
-            os.kill(os.getpid(), signal.SIGKILL)
+def work(folder, number, *, streams=False, dies=False):
+    """Trains as one of several workers."""
+    strategy = distribution.choose("auto").value
+    assert distribution.is_chief(strategy) == (number == 0)
+    result = {}
+    if streams:
+        result["streamed"] = train(strategy, Records.open(folder / "records"), None)
+    result["arrays"] = train(
+        strategy,
+        callbacks=[Die()] if dies and number else [],
+        checkpoints=Checkpoints(folder / "kept", 0),
+        steps_per_execution=1,
+    )
+    (folder / f"{number}.json").write_text(json.dumps(result))
 
 
-strategy = distribution.choose("auto").value
-index = strategy.cluster_resolver.task_id
-assert distribution.is_chief(strategy) == (index == 0)
-own = Records.open(folder / "records")
-streamed = train(strategy, own, None)
-callbacks = [Die()] if stop_at and index == 1 else []
-kept = Checkpoints(folder / "kept", 0)
-result = train(strategy, callbacks=callbacks, checkpoints=kept, steps_per_execution=1)
-(folder / f"{index}.json").write_text(json.dumps({"streamed": streamed, "arrays": result}))
-"""
-)
-
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+# What is to be seen of them
 
 
 def assert_close(one, other):
@@ -120,21 +111,29 @@ def assert_close(one, other):
 
 
 @pytest.fixture(scope="module")
-def on_one_device(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("devices")
-    done = subprocess.run(
-        [sys.executable, "-c", DEVICES, folder],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), folder
+def folder(tmp_path_factory):
+    """Holds the images above as records."""
+    folder = tmp_path_factory.mktemp("distribution")
+    (folder / "records").mkdir()
+    shards = [
+        write_shard(folder / "records" / f"{i}.tfrecord", IMAGES[i::4], LABELS[i::4])
+        for i in range(4)
+    ]
+    write_index(folder / "records", (8, 8, 1), range(4), "abcd", "", shards, {})
+    return folder
 
 
-def test_several_devices_train_what_one_does(on_one_device):
-    found, _ = on_one_device
+@pytest.fixture(scope="module")
+def on_one_machine(folder):
+    """What one device, and three of one machine, came to."""
+    process = forked.start(folder / "log", on_devices, folder)
+    process.join()
+    assert process.exitcode == 0, (folder / "log").read_text()
+    return json.loads((folder / "devices.json").read_text())
+
+
+def test_several_devices_train_what_one_does(on_one_machine):
+    found = on_one_machine
     assert_close(found["all"], found["none"])  # a batch of 16 is no multiple of three devices
     for name in ("accuracy", "val_accuracy"):
         np.testing.assert_allclose(found["all"][1][name], found["none"][1][name], atol=1e-6)
@@ -142,67 +141,62 @@ def test_several_devices_train_what_one_does(on_one_device):
     assert found["streamed"][1]["loss"][-1] < found["streamed"][1]["loss"][0]
 
 
-def test_divergence_on_several_devices_names_the_step(on_one_device):
-    assert on_one_device[0]["diverged"].startswith(f"{DivergenceError.__name__}: ")
-    assert "of 5 in epoch 1" in on_one_device[0]["diverged"]
+def test_divergence_on_several_devices_names_the_step(on_one_machine):
+    assert "of 5 in epoch 1" in on_one_machine["diverged"]
 
 
 @pytest.fixture
-def start():
+def start(folder):
     """Starts as many workers on this machine; none outlives the test."""
     started = []
 
-    def begin(count, folder, stop_at=0):
-        cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
-        for index in range(count):
-            task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            with (folder / f"{index}.log").open("w") as log:
-                worker = subprocess.Popen(
-                    [sys.executable, "-c", WORKER, folder, str(stop_at)],
-                    env={**ENVIRONMENT, "TF_CONFIG": json.dumps(task)},
-                    cwd=ROOT,
-                    stderr=log,
-                )
-            started.append(worker)
+    def begin(count, chief=False, **arguments):
+        addresses = [f"localhost:{port}" for port in free_ports(count)]
+        cluster = {"worker": addresses[chief:]}
+        if chief:
+            cluster = {"chief": addresses[:1], **cluster}
+        tasks = [(kind, index) for kind in cluster for index in range(len(cluster[kind]))]
+        for number, (kind, index) in enumerate(tasks):
+            task = {"cluster": cluster, "task": {"type": kind, "index": index}}
+            function = functools.partial(work, **arguments)
+            log = folder / f"{number}.log"
+            started.append(forked.start(log, function, folder, number, TF_CONFIG=json.dumps(task)))
         return started[-count:]
 
     yield begin
     for worker in started:
         worker.kill()
-        worker.wait()
+        worker.join()
+    shutil.rmtree(folder / "kept", ignore_errors=True)
 
 
 def results(workers, folder):
     """Waits for the workers' end and returns what each came to."""
     for index, worker in enumerate(workers):
-        assert worker.wait(timeout=200) == 0, (folder / f"{index}.log").read_text()
+        worker.join(200)
+        assert worker.exitcode == 0, (folder / f"{index}.log").read_text()
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(len(workers))]
 
 
-@pytest.fixture
-def folder(on_one_device, tmp_path):
-    (tmp_path / "records").symlink_to(on_one_device[1] / "records")
-    return tmp_path
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_workers_train_what_one_does_and_agree(on_one_device, start, folder, count):
-    first, *others = results(start(count, folder), folder)
+def test_workers_train_what_one_does_and_agree(on_one_machine, start, folder):
+    first, *others = results(start(4), folder)
     for other in others:
         assert other == first
-    assert_close(first["arrays"], on_one_device[0]["none"])
+    assert_close(first["arrays"], on_one_machine["none"])
 
 
-def test_workers_go_on_from_the_checkpoint_after_one_was_killed(on_one_device, start, folder):
-    first, second = start(2, folder, stop_at=8)
-    assert second.wait(timeout=200) == -signal.SIGKILL
+def test_workers_go_on_from_the_checkpoint_after_one_was_killed(on_one_machine, start, folder):
+    first, second = start(2, chief=True, dies=True)
+    second.join(200)
+    assert second.exitcode == -signal.SIGKILL
     first.kill()  # it can't go on, and may wait long to find out
-    first.wait()
+    first.join()
     assert list((folder / "kept").glob("*.checkpoint"))
-    one, other = results(start(2, folder), folder)
+    one, other = results(start(2, chief=True, streams=True), folder)
     assert one == other
-    assert_close(one["arrays"], on_one_device[0]["none"])
+    assert_close(one["arrays"], on_one_machine["none"])
     assert len(one["arrays"][1]["loss"]) == 3
+    assert one["streamed"][1]["loss"][-1] < one["streamed"][1]["loss"][0]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +206,11 @@ def test_workers_go_on_from_the_checkpoint_after_one_was_killed(on_one_device, s
         ("multiworker", None, "needs the environment variable TF_CONFIG"),
         ("auto", "{", "TF_CONFIG is not as TensorFlow reads it"),
         ("auto", '{"task": {}}', "TF_CONFIG is not as TensorFlow reads it"),
+        (
+            "auto",
+            '{"cluster": {"worker": ["localhost:1", "localhost:2"]}}',
+            "as TensorFlow reads it: .*must also specify `task_type` and `task_id`. See",
+        ),
     ],
 )
 def test_a_strategy_that_cannot_be_is_refused(monkeypatch, name, configuration, message):

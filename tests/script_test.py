@@ -133,14 +133,14 @@ def test_keras_is_put_back_afterwards(tmp_path):
     assert not hasattr(keras.preprocessing.image, "ImageDataGenerator")
 
 
-def test_wrong_scripts_are_one_line(asl_fast, tmp_path):
+def test_wrong_scripts_are_one_line(asl_fast_here, tmp_path):
     (tmp_path / "broken.py").write_text("x = (\n")
     for command, path, message in (
         ("run", "nowhere.py", "There is no script"),
         ("check", "nowhere.py", "can't be read: No such file"),
         ("check", "broken.py", "line 1"),
     ):
-        done = asl_fast(command, tmp_path / path)
+        done = asl_fast_here(command, tmp_path / path)
         assert done.returncode == 2
         assert message in done.stderr
         assert done.stderr.count("\n") == 1

@@ -1,8 +1,6 @@
 import dataclasses
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +9,6 @@ from asl_fast import RECIPES, dataset
 from benchmarks import study, trials
 from benchmarks.photographs import held_out, nearest, photographs
 from tests.samples import blobs
-
-ROOT = Path(__file__).parent.parent
-
 
 # Photographs
 
@@ -62,13 +57,10 @@ RECIPE = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"),
-    [("batch doubled", 36), ("hard half", 48), ("smaller images first", 48), ("average 0.98", 48)],
-)
-def test_a_trial_learns_in_as_many_steps_as_it_says(name, steps):
+@pytest.mark.parametrize("name", ["hard half", "smaller images first", "average 0.98"])
+def test_a_trial_learns(name):
     found = study.train(study.Trial(RECIPE, name), _data(), seed=0, history=True)
-    assert found["steps"] == steps
+    assert found["steps"] == 48
     assert len(found["epoch_seconds"]) == len(found["val_accuracy"])
     assert sorted(found["epoch_seconds"]) == found["epoch_seconds"]
     assert found["train_accuracy"] > 0.2
@@ -124,36 +116,42 @@ def test_statistics_are_those_of_augmented_images():
 # The study
 
 
-def test_a_study_goes_on_where_it_stopped(folder, tmp_path):
+def test_a_study_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "study.jsonl"
+    arguments = ["study", "--data", str(folder), "--out", str(out), "--trial"]
 
-    def run(*arguments):
-        command = [sys.executable, "-m", "benchmarks.study", "--data", folder, "--out", out]
-        return subprocess.run(
-            [*map(str, command), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
-        )
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", [*arguments, *options])
+        study.main()
+        return capsys.readouterr().out
 
-    first = run("--trial", "base", "--seeds", 1)
-    assert first.returncode == 0, first.stderr
-    second = run("--trial", "base", "--seeds", 2, "--official")
-    assert second.returncode == 0, second.stderr
+    run("base", "--seeds", "1")
+    (first,) = (json.loads(line) for line in out.read_text().splitlines())
+    assert (first["split"], first["seed"]) == ("photographs", 0)
+    before = study.planned("base", study.GRID["base"], "CSV files", "official", 0)
+    told = {"accuracy": 0.5, "mirrored": 0.5, "train_accuracy": 0.5, "seconds": 9.0}
+    told |= {"val_accuracy": [0.4, 0.5], "epoch_seconds": [5.0, 9.0]}
+    with out.open("a") as file:
+        file.write(json.dumps(before | told) + "\n")
+    printed = run("base", "--seeds", "2", "--official")
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [(line["split"], line["seed"]) for line in lines] == [
-        ("photographs", 0),
+    assert [(line["split"], line["seed"]) for line in lines[1:]] == [
         ("official", 0),
         ("official", 1),
     ]
-    assert len(lines[1]["val_accuracy"]) == lines[1]["recipe"]["epochs"]
-    again = run("--trial", "base", "--seeds", 2, "--official")
-    assert again.returncode == 0, again.stderr
-    assert len(out.read_text().splitlines()) == 3
-    assert "| base | 2 |" in again.stdout
+    assert lines[1] == before | told
+    assert len(lines[2]["val_accuracy"]) == lines[2]["recipe"]["epochs"]
+    assert "| base | 2 |" in printed
     assert "| base | 2 |" in (tmp_path / "study.md").read_text()
     for name in ("study-time.png", "study-worth.png"):
         assert (tmp_path / name).exists()
-    wrong = run("--trial", "bass")
-    assert wrong.returncode == 2
-    assert "There is no trial 'bass'" in wrong.stderr
+
+
+def test_a_trial_that_there_is_not_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["study", "--trial", "bass"])
+    with pytest.raises(SystemExit, match="2"):
+        study.main()
+    assert "There is no trial 'bass'" in capsys.readouterr().err
 
 
 def test_the_summary_gives_effects_on_the_same_seeds():
