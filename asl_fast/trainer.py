@@ -20,6 +20,7 @@ from asl_fast.feed import feed
 from asl_fast.generator import ImageDataGenerator
 from asl_fast.iterators import plain_errors
 from asl_fast.loop import TrainingLoop, choose_at_once
+from asl_fast.normalization import pooled_at_once
 from asl_fast.options import AugmentOptions
 from asl_fast.pipeline import Span, without_none
 from asl_fast.records import Records, damage_in_words
@@ -254,6 +255,8 @@ def fit(
                 keeper.agree = loop.agree
         else:
             for_gpu = device.accelerator() is not None
+            if not for_gpu and not model.jit_compile:
+                stack.enter_context(pooled_at_once(model))
             data = stack.enter_context(
                 _fed(model, found, class_weight, span, at_once, resident, for_gpu)
             )

@@ -1,0 +1,219 @@
+"""Batch normalisation and the max pooling that follows it, as one program for CPUs.
+
+TensorFlow goes over the whole image a dozen times for the two: of the course's training step they
+took half. Pooling first and normalising only what is left gives the same numbers, since
+normalisation keeps the order of a channel's values, or turns it round where `gamma` is below 0.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+__all__ = ["normalized_pool", "pooled_at_once"]
+
+# Parts of a batch that are added up value by value before the rest is: XLA's own sums over all but
+# the last axis take four times as long on CPUs.
+_PARTS = 16
+
+
+def normalized_pool(
+    images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, padding: str
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalises by the batch's statistics, then takes the largest of each 2×2 values.
+
+    Args:
+        images: float32, bfloat16 or float16, (n, height, width, channels), of static shape but for
+            n.
+        gamma: float32, (channels,).
+        beta: float32, (channels,).
+        epsilon: Float, added to the variance.
+        padding: "same" or "valid", for odd sides.
+
+    Returns:
+        The pooled values, of the dtype of `images`; mean and variance, float32, (channels,), which
+        have no gradient. The gradient of equal largest values goes to the first of them.
+    """
+
+    @tf.custom_gradient
+    def pooled(images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+        out, mean, variance, largest, place = _forward(
+            images, gamma, beta, tf.constant(epsilon, tf.float32), padding
+        )
+
+        def gradient(upstream: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
+            scale = 1.0 / tf.sqrt(variance + epsilon)
+            return _backward(images, gamma, mean, scale, largest, place, upstream, padding)
+
+        return (out, mean, variance), gradient
+
+    return pooled(images, gamma, beta)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _forward(
+    images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor, padding: str
+) -> tuple[tf.Tensor, ...]:
+    count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
+    mean = _sum(images, lambda values: values) / count
+    # As Keras computes it.
+    variance = _sum(images, tf.square) / count - tf.square(mean)
+    sign = tf.where(gamma < 0, -1.0, 1.0)
+    (a, b), (c, d) = (
+        [tf.cast(quarter, tf.float32) * sign for quarter in row]
+        for row in _quarters(images, padding, sign)
+    )
+    above, below = tf.maximum(a, b), tf.maximum(c, d)
+    largest = tf.maximum(above, below) * sign
+    place = tf.where(above >= below, tf.where(a >= b, 0, 1), tf.where(c >= d, 2, 3))
+    factor = gamma / tf.sqrt(variance + epsilon)
+    out = largest * factor + (beta - mean * factor)
+    return (
+        tf.cast(out, images.dtype),
+        mean,
+        variance,
+        tf.cast(largest, images.dtype),
+        tf.cast(place, tf.uint8),
+    )
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _backward(
+    images: tf.Tensor,
+    gamma: tf.Tensor,
+    mean: tf.Tensor,
+    scale: tf.Tensor,
+    largest: tf.Tensor,
+    place: tf.Tensor,
+    upstream: tf.Tensor,
+    padding: str,
+) -> tuple[tf.Tensor, ...]:
+    """Returns the gradients of images, gamma and beta (Ioffe and Szegedy, 2015, section 3)."""
+    count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
+    upstream = tf.cast(upstream, tf.float32)
+    to_beta = _sum(upstream, lambda values: values)
+    to_gamma = _sum(upstream * ((tf.cast(largest, tf.float32) - mean) * scale), lambda v: v)
+    slope = -gamma * tf.square(scale) * to_gamma / count
+    offset = -gamma * scale * to_beta / count - slope * mean
+    height, width = images.shape[1:3]
+    corner = tf.constant([[0, 1], [2, 3]], tf.uint8)[None, None, :, None, :, None]
+    taken = tf.where(
+        place[:, :, None, :, None, :] == corner,
+        (upstream * (gamma * scale))[:, :, None, :, None, :],
+        0.0,
+    )
+    rows, columns = 2 * place.shape[1], 2 * place.shape[2]
+    taken = tf.reshape(taken, [-1, rows, columns, images.shape[-1]])
+    if padding == "same":
+        taken = taken[:, :height, :width]
+    else:
+        taken = tf.pad(taken, [[0, 0], [0, height - rows], [0, width - columns], [0, 0]])
+    to_images = taken + slope * tf.cast(images, tf.float32) + offset
+    return tf.cast(to_images, images.dtype), to_gamma, to_beta
+
+
+def _sum(values: tf.Tensor, of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Returns the sum of a function of the values, by channel, float32."""
+    size = tf.shape(values)[0] // _PARTS
+    total = 0.0
+    for part in range(_PARTS):
+        total += of(tf.cast(values[part * size : (part + 1) * size], tf.float32))
+    rest = of(tf.cast(values[_PARTS * size :], tf.float32))
+    return sum(
+        tf.reduce_sum(tf.reshape(addends, [-1, values.shape[-1]]), axis=0)
+        for addends in (total, rest)
+    )
+
+
+def _quarters(images: tf.Tensor, padding: str, sign: tf.Tensor) -> list[list[tf.Tensor]]:
+    """Returns the four values of each window: its upper two, then its lower two."""
+    height, width = images.shape[1:3]
+    if padding == "same" and (height % 2 or width % 2):
+        # Below everything, whichever way it is turned.
+        images = (
+            tf.pad(
+                tf.cast(images, tf.float32) * sign,
+                [[0, 0], [0, height % 2], [0, width % 2], [0, 0]],
+                constant_values=float("-inf"),
+            )
+            * sign
+        )
+    images = images[:, : height + height % 2 if padding == "same" else height - height % 2]
+    images = images[:, :, : width + width % 2 if padding == "same" else width - width % 2]
+    return [[images[:, i::2, j::2] for j in (0, 1)] for i in (0, 1)]
+
+
+@contextlib.contextmanager
+def pooled_at_once(model: keras.Model) -> Iterator[None]:
+    """Lets a model train with each batch normalisation and its max pooling as one, for a while.
+
+    Only in a `keras.Sequential` and where nothing but speed depends on it; other layers, and all
+    of them at inference, are called as ever. The model is to be compiled without `jit_compile`:
+    XLA would have the whole step.
+
+    Args:
+        model: Built.
+    """
+    layers = model.layers if type(model) is keras.Sequential else []
+    pairs = {
+        id(first): (first, second)
+        for first, second in itertools.pairwise(layers)
+        if _fit_together(first, second)
+    }
+    if not pairs or "call" in vars(model):
+        yield
+        return
+    call = model.call
+
+    def trained(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if not training or mask is not None:
+            return call(inputs, training=training, mask=mask)
+        rest = iter(layers)
+        for layer in rest:
+            inputs = _both(*pairs[id(layer)], inputs) if id(layer) in pairs else layer(inputs)
+            if id(layer) in pairs:
+                next(rest)
+        return inputs
+
+    model.call = trained
+    try:
+        yield
+    finally:
+        del model.call
+
+
+def _fit_together(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
+    return (
+        type(norm) is keras.layers.BatchNormalization
+        and type(pool) is keras.layers.MaxPooling2D
+        and tuple(pool.pool_size) == tuple(pool.strides) == (2, 2)
+        and pool.data_format == "channels_last"
+        and norm.axis in (3, -1)
+        and norm.trainable
+        and norm.center
+        and norm.scale
+        and not norm.renorm
+        and not norm.synchronized
+        and norm.dtype_policy == pool.dtype_policy
+        and norm.compute_dtype != "float64"
+        and norm.activity_regularizer is pool.activity_regularizer is None
+        and None not in norm.input.shape[1:]
+    )
+
+
+def _both(
+    norm: keras.layers.BatchNormalization, pool: keras.layers.MaxPooling2D, images: tf.Tensor
+) -> tf.Tensor:
+    out, mean, variance = normalized_pool(
+        tf.cast(images, norm.compute_dtype),
+        tf.convert_to_tensor(norm.gamma),
+        tf.convert_to_tensor(norm.beta),
+        norm.epsilon,
+        pool.padding,
+    )
+    for average, now in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+        average.assign(average * norm.momentum + now * (1.0 - norm.momentum))
+    return out
