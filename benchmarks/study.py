@@ -33,6 +33,7 @@ from asl_fast.errors import InputError
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
+from asl_fast.precision import choose
 from asl_fast.recipe import RECIPES, Recipe
 from benchmarks import study_plots, trials
 from benchmarks.cell import interval
@@ -98,7 +99,13 @@ GRID = {
 }
 
 
-def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False) -> dict[str, Any]:
+def train(
+    trial: Trial,
+    data: datasets.Dataset,
+    seed: int,
+    history: bool = False,
+    precision: str = "float32",
+) -> dict[str, Any]:
     """Trains a network and judges it.
 
     Args:
@@ -106,6 +113,7 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
         data: What to train on, and to judge by.
         seed: Int.
         history: Whether to validate after each epoch, and to judge by the train set as well.
+        precision: "float32" or "mixed_bfloat16".
 
     Returns:
         `accuracy`; `mirrored`, that of probabilities averaged over an image and its mirror image;
@@ -122,7 +130,7 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
         phase.recipe.epochs * steps_per_epoch(len(phase.images), phase.recipe.batch_size)
         for phase in extra.phases(None, whole)
     )
-    model = build_cnn(batch_norm_momentum=recipe.batch_norm_momentum)
+    model = build_cnn(dtype=precision, batch_norm_momentum=recipe.batch_norm_momentum)
     compiled: dict[str, Any] = {
         "optimizer": build_optimizer(recipe, steps),
         "loss": keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
@@ -192,10 +200,13 @@ def train(trial: Trial, data: datasets.Dataset, seed: int, history: bool = False
 def key(line: dict[str, Any]) -> str:
     """Returns what tells a run from others."""
     names = ("data", "split", "trial", "recipe", "extra", "augment", "seed")
-    return json.dumps([line[name] for name in names], sort_keys=True)
+    told = [line[name] for name in names]
+    return json.dumps([*told, line.get("precision", "float32")], sort_keys=True)
 
 
-def planned(name: str, trial: Trial, data: str, split: str, seed: int) -> dict[str, Any]:
+def planned(
+    name: str, trial: Trial, data: str, split: str, seed: int, precision: str = "float32"
+) -> dict[str, Any]:
     """Returns what a run's line begins with."""
     return {
         "data": data,
@@ -205,6 +216,7 @@ def planned(name: str, trial: Trial, data: str, split: str, seed: int) -> dict[s
         "extra": trial.extra,
         "augment": trial.augment,
         "seed": seed,
+        "precision": precision,
     }
 
 
@@ -226,7 +238,7 @@ def run(line: dict[str, Any], trial: Trial, folder: Path | None) -> dict[str, An
     """Does a planned run, in this process, and returns its whole line."""
     tf.get_logger().setLevel("ERROR")
     data = load(folder, line["split"])
-    found = train(trial, data, line["seed"], history=line["split"] == "official")
+    found = train(trial, data, line["seed"], line["split"] == "official", line["precision"])
     return line | found | {"date": datetime.date.today().isoformat()}
 
 
@@ -262,8 +274,8 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
             "| --- " * len(columns) + "|",
         ]
         base: dict[int, float] = {}
-        for name in dict.fromkeys(line["trial"] for line in mine):
-            runs = [line for line in mine if line["trial"] == name]
+        for name in dict.fromkeys(map(_named, mine)):
+            runs = [line for line in mine if _named(line) == name]
             accuracy = {line["seed"]: line["accuracy"] for line in runs}
             base = base or accuracy
             common = accuracy.keys() & base.keys()
@@ -284,6 +296,11 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
             written.append("| " + " | ".join(columns) + " |")
         written.append("")
     return written
+
+
+def _named(line: dict[str, Any]) -> str:
+    plain = line.get("precision", "float32") == "float32"
+    return line["trial"] if plain else f"{line['trial']} ({line['precision']})"
 
 
 def seconds(runs: list[dict[str, Any]]) -> list[float]:
@@ -313,6 +330,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trial", action="append", help="name; may be given again")
     parser.add_argument("--official", action="store_true", help="judge by the official valid file")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "mixed_bfloat16"), default="float32"
+    )
     parser.add_argument("--processes", type=int, default=1, help="side by side; then no timing")
     parser.add_argument("--beside", help="what else the machine did meanwhile; then no timing")
     parser.add_argument("--list", action="store_true", help="print the trials' names")
@@ -334,12 +354,13 @@ def _study(arguments: argparse.Namespace) -> None:
     folder = arguments.data and arguments.data.resolve()
     data = datasets.load(folder).name
     split = "official" if arguments.official else "photographs"
+    precision = choose(arguments.precision).value
     have = {key(line) for line in read(arguments.out)}
     jobs = [
         (line, GRID[name])
         for seed in range(arguments.seeds)
         for name in names
-        if key(line := planned(name, GRID[name], data, split, seed)) not in have
+        if key(line := planned(name, GRID[name], data, split, seed, precision)) not in have
     ]
     console = Console(stderr=True)
     threads = max(1, (os.cpu_count() or 1) // arguments.processes)

@@ -11,23 +11,13 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("device", "resize", "readiness", "workers"),
+        *("device", "resize", "readiness", "workers", "normalization"),
     },
     {
         *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),
         *("decode", "hands", "quiet"),
     },
-    {
-        "affine",
-        "figures",
-        "network",
-        "pipeline",
-        "lint",
-        "precision",
-        "optimizer",
-        "photograph",
-        "normalization",
-    },
+    {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer", "photograph"},
     {"augment", "loop", "targets", "checkpoint", "records", "saving"},
     {"dataset", "standardize", "iterators", "memory", "convert", "distribution"},
     {"files", "evaluation", "export", "kaggle", "classifier"},
