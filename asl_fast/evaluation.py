@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast import figures, saving
+from asl_fast import figures, network, saving
 from asl_fast.affine import output_to_input
 from asl_fast.dataset import Split
 from asl_fast.errors import InputError
@@ -58,18 +58,23 @@ def predict(
     """Returns the labels (n,), integers, and what the model says, probabilities (n, 24).
 
     Args:
-        model: Takes floats in [0, 1], gives probabilities.
+        model: Takes what `Classifier`'s does, gives probabilities.
         split: The images and their letters.
         mirrored: Whether to average over each image and its mirror image, which takes twice the
             time.
+
+    Raises:
+        InputError: It gives none.
     """
     labels, batches = _batches(split)
-    pixels = batches.map(lambda images: tf.cast(images, tf.float32) / 255)
+    divisor = network.pixel_divisor(model)
+    pixels = batches.map(lambda images: tf.cast(images, tf.float32) / divisor)
     with damage_in_words(split.records):
         probabilities = model.predict(pixels, verbose=0)
         if mirrored:
             flipped = pixels.map(lambda images: images[:, :, ::-1])
             probabilities = (probabilities + model.predict(flipped, verbose=0)) / 2
+    network.check_probabilities(probabilities)
     return labels, probabilities
 
 
@@ -94,7 +99,7 @@ def evaluate(
     """Judges a model by images that it did not see in its training.
 
     Args:
-        model: Takes floats in [0, 1], gives probabilities.
+        model: Takes what `Classifier`'s does, gives probabilities.
         split: The images and their letters.
         mirrored: As for `predict`.
         out: Folder for evaluation.json, letters.csv, confusion.csv, confusion.png, mistakes.png,
@@ -106,7 +111,7 @@ def evaluate(
         What `measure` returns, `mirrored`, `data`, and with `out` what `robustness` returns.
 
     Raises:
-        InputError: The folder can't be written to.
+        InputError: The folder can't be written to, or the model gives no probabilities.
     """
     if out is not None:
         make_folder(out)
@@ -193,7 +198,7 @@ def robustness(
     They are interpolated linearly; what comes in from outside repeats the border.
 
     Args:
-        model: Takes floats in [0, 1], gives probabilities.
+        model: Takes what `Classifier`'s does, gives probabilities.
         split: The images and their letters.
         progress: Called with what is done next.
 
@@ -202,12 +207,13 @@ def robustness(
         mean over the four directions.
     """
     labels, batches = _batches(split)
+    divisor = network.pixel_divisor(model)
 
     @tf.function(reduce_retracing=True)
     def best(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
         moved = warp(images, tf.repeat(matrix, len(images), axis=0))
-        return tf.argmax(model(moved / 255, training=False), axis=1)
+        return tf.argmax(model(moved / divisor, training=False), axis=1)
 
     def accuracy(**moved: float) -> float:
         plain = {name: 0.0 for name in Parameters._fields[:8]} | {"zx": 1.0, "zy": 1.0}

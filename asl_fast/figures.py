@@ -1,5 +1,6 @@
 """Pictures: of images, of a training, of what a model gets right and wrong."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,10 @@ def mistakes(
         predictions: Integers, (n,), 0 to 23: the model's.
         probabilities: Floats, (n,), the model's for its letters.
     """
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    lines = max(1, math.ceil(len(images) / 8))
+    figure = Figure(figsize=(11, 0.4 + 1.55 * lines), layout="constrained")
     figure.suptitle("Worst mistakes: true letter → the model's" if len(images) else "No mistakes")
-    axes = figure.subplots(4, 8).ravel()
+    axes = figure.subplots(lines, 8).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, image, label, predicted, share in zip(
@@ -155,12 +157,12 @@ def robustness(path: Path, accuracy: float, found: Mapping[str, Mapping[str, flo
         found: As `evaluation.robustness` returns it.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    units = {"rotation": "degrees", "shift": "pixels, mean of four directions"}
+    units = {"rotation": "degrees, against the clock", "shift": "pixels, mean of four directions"}
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (kind, unit) in zip(axes, units.items(), strict=True):
         points = sorted([(0.0, accuracy), *((float(k), v) for k, v in found[kind].items())])
         axis.plot(*zip(*points, strict=True), "o-")
-        axis.set(xlabel=f"{kind} ({unit})")
+        axis.set(xlabel=f"{kind} ({unit})", xticks=[place for place, _ in points])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy")
     _save(figure, path)

@@ -323,19 +323,13 @@ def _mistakes(valid: Split, labels: np.ndarray, probabilities: np.ndarray) -> li
 def _speed(
     metrics: Mapping[str, Any], history: Mapping[str, Sequence[float]]
 ) -> list[tuple[str, str]]:
-    seconds = history["train_seconds"]
+    first, *later = seconds = history["train_seconds"]
     facts = [
         ("images a second, median over epochs", f"{metrics['images_per_second']:,.0f}"),
-        ("an epoch's training, median", f"{np.median(seconds):.2f}\u00a0s"),
+        ("the first epoch, which compiles", f"{first:.2f}\u00a0s"),
     ]
-    if len(seconds) > 1:
-        rest = np.median(seconds[1:])
-        facts.append(
-            (
-                "the first epoch, which compiles, beyond the others",
-                f"{seconds[0] - rest:.2f}\u00a0s",
-            )
-        )
+    if later:
+        facts.append(("an epoch after it, median", f"{np.median(later):.2f}\u00a0s"))
     beside = max(0.0, metrics["train_seconds"] - sum(seconds))
     facts += [
         ("the whole training", f"{metrics['train_seconds']:.1f}\u00a0s"),

@@ -105,9 +105,11 @@ def test_a_visit(browser, served, port, tmp_path):
 
         changed_by(page.get_by_role("button", name="Draw again").click)
         changed_by(page.get_by_label("Flip top and bottom").click)
-        rotation = page.get_by_label("number input for Rotation")
-        rotation.fill("90")
-        changed_by(lambda: rotation.press("Tab"))
+        # The lowest brightness above the highest one: they change places.
+        for option, value in (("Rotation", "90"), ("Brightness, lowest", "2")):
+            place = page.get_by_label(f"number input for {option}")
+            place.fill(value)
+            changed_by(lambda place=place: place.press("Tab"))
 
         # What Gradio's own page says of itself; of an upload's progress, where that has ended
         # before it asks.

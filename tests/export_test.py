@@ -202,6 +202,21 @@ def test_a_file_that_says_something_else_is_not_left(
     assert before.read_text() == "the former one"
 
 
+def test_pixels_are_scaled_as_the_model_expects(images, tmp_path, monkeypatch):
+    original, given = exports._run_savedmodel, []
+
+    def load(path):
+        run, runtime = original(path)
+        return lambda images: given.append(images.max()) or run(images), runtime
+
+    monkeypatch.setitem(exports._RUNTIMES, "savedmodel", load)
+    scaling, dense = keras.layers.Rescaling(1 / 255), keras.layers.Dense(24)
+    export(model_of(dense, shape=(28, 28, 1)), tmp_path / "a", images=images)
+    assert max(given) == pytest.approx(images.max() / 255)
+    export(model_of(scaling, dense, shape=(28, 28, 1)), tmp_path / "b", images=images)
+    assert max(given) == images.max()
+
+
 def model_of(*layers, shape=(2, 3)):
     return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), *layers])
 
@@ -241,7 +256,10 @@ MISTAKES = {
     "nothing to calibrate with": ({"formats": ["litert"], "int8": True}, "to be calibrated with"),
     "too few letters": ({"letters": "A"}, "gives 2 outputs; 1 letters"),
     "images of another shape": ({"images": np.zeros((5, 3, 3))}, "are (5, 3, 3); the model takes"),
-    "a file's name for several": ({"formats": ["all"], "out": "m.onnx"}, "m.onnx would be a fold"),
+    "a file's name for several": (
+        {"formats": ["all"], "out": "m.onnx"},
+        "m.onnx ends as a file of anothe",
+    ),
     "an unwritable folder": ({"out": "file/out"}, "file can't be written to"),
 }
 
