@@ -77,7 +77,7 @@ def test_leaves_pictures_and_tables(model, tmp_path):
         }
     for name in ("confusion", "mistakes", "reliability", "robustness"):
         assert np.asarray(Image.open(out / f"{name}.png")).std() > 5
-    assert Image.open(out / "mistakes.png").height < 400  # a line of pictures
+    assert len(np.asarray(Image.open(out / "mistakes.png"))) < 400  # pixels: a single line
     # Images of one colour look the same wherever they are moved.
     shares = [*found["robustness"]["rotation"].values(), *found["robustness"]["shift"].values()]
     assert shares == [0.5] * len(shares)

@@ -1,15 +1,14 @@
 import io
 import os
-import struct
 import threading
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from asl_fast import InputError, photograph
+from tests.samples import png_header
 
 
 def picture(columns=40, rows=40):
@@ -103,17 +102,6 @@ def test_the_first_picture_of_several_counts():
     assert found.pixels.max() == 40
 
 
-def huge_png(columns=20000, rows=20000):
-    """A PNG that says it has that many pixels, and holds none."""
-
-    def chunk(kind, content):
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -123,7 +111,10 @@ def huge_png(columns=20000, rows=20000):
         (encoded(picture(), "JPEG")[:-200], "a.png is cut short or damaged: Truncated"),
         (encoded(picture(), "PNG")[:60], "a.png is cut short or damaged: "),
         (encoded(Image.new("L", (1, 1)), "PNG"), "a.png has 1 × 1 pixels: too few"),
-        (huge_png(), "a.png has far too many pixels; the limit is 89 million. Make it smaller"),
+        (
+            png_header(20000, 20000),
+            "a.png has far too many pixels; the limit is 89 million. Make it smaller",
+        ),
         (np.zeros((7001, 12900), np.uint8), "a.png has 12,900 × 7,001 pixels; the limit is 89"),
         ("nowhere.png", "a.png can't be read: No such file or directory."),
         (np.zeros((28, 28)), "a.png must be uint8 of shape (height, width), or with 1, 3 or 4"),
