@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from asl_fast import network, photograph, saving
 from asl_fast.errors import InputError
@@ -112,12 +113,13 @@ class Classifier:
         """Names the letters in images.
 
         Args:
-            images: Each as `photograph.read` takes it: paths, Pillow images, arrays of uint8.
+            images: Each as `photograph.read` takes it: paths, Pillow images, arrays of uint8. A
+                single path or Pillow image may stand alone.
 
         Raises:
             InputError: One can't be read; says which.
         """
-        if isinstance(images, (str, bytes, Path)):
+        if isinstance(images, (str, bytes, Path, Image.Image)):
             images = [images]
         pixels = [
             self._read(image, _name(image, f"Image {number}")).pixels

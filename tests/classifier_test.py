@@ -54,6 +54,8 @@ def test_names_the_letter_of_paths_images_and_arrays(saved, tmp_path):
     assert shares == pytest.approx(sorted(expected.tolist(), reverse=True)[:3], rel=1e-4)
     assert classifier.prepare(bright("left", 90)).shape == (28, 28, 1)
     assert classifier.predict([]) == []
+    assert classifier.predict(given[0]) == found[:1]
+    assert classifier.predict(given[1]) == found[1:2]
 
 
 def test_files_come_in_order_with_what_is_wrong_with_them(saved, tmp_path):
