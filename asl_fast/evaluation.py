@@ -22,7 +22,15 @@ from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES, SIDE
 from asl_fast.warp import warp
 
-__all__ = ["evaluate", "load_model", "measure", "predict", "robustness", "worst_mistakes"]
+__all__ = [
+    "count",
+    "evaluate",
+    "load_model",
+    "measure",
+    "predict",
+    "robustness",
+    "worst_mistakes",
+]
 
 _BATCH = 1024
 _BINS = 15
@@ -78,6 +86,17 @@ def predict(
     return labels, probabilities
 
 
+def count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Returns the confusion matrix, integers (24, 24): rows the true letters, columns the model's.
+
+    Args:
+        labels: Integers, (n,), 0 to 23: the true letters.
+        predictions: Integers, (n,), 0 to 23: the model's.
+    """
+    pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
+    return pairs.reshape(CLASSES, CLASSES)
+
+
 def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
     """Returns the labels, and the images in batches."""
     if split.records is None:
@@ -125,12 +144,12 @@ def evaluate(
     predictions = probabilities.argmax(axis=1)
     rows, images = worst_mistakes(split, labels, probabilities)
     shares = probabilities[rows, predictions[rows]]
-    figures.confusion(out / "confusion.png", labels, predictions)
+    counts = count(labels, predictions)
+    figures.confusion(out / "confusion.png", counts)
     figures.mistakes(out / "mistakes.png", images, labels[rows], predictions[rows], shares)
     figures.reliability(out / "reliability.png", result["calibration"])
     figures.robustness(out / "robustness.png", result["accuracy"], result["robustness"])
-    counts = _count(labels, predictions).tolist()
-    table = [[letter, *row] for letter, row in zip(LETTERS, counts, strict=True)]
+    table = [[letter, *row] for letter, row in zip(LETTERS, counts.tolist(), strict=True)]
     _write_csv(out / "confusion.csv", [["true letter", *LETTERS], *table])
     names = ("precision", "recall", "f1", "images")
     table = [[letter, *(row[k] for k in names)] for letter, row in result["letters"].items()]
@@ -156,7 +175,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """
     predictions = probabilities.argmax(axis=1)
     right = predictions == labels
-    counts = _count(labels, predictions)
+    counts = count(labels, predictions)
     letters = {}
     for place, letter in enumerate(LETTERS):
         hits, is_it, said = counts[place, place], counts[place].sum(), counts[:, place].sum()
@@ -257,12 +276,6 @@ def worst_mistakes(
         here = rows // _BATCH == number
         images[here] = batch[rows[here] % _BATCH]
     return rows, images
-
-
-def _count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Returns the confusion matrix, (24, 24): rows true, columns predicted."""
-    pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
-    return pairs.reshape(CLASSES, CLASSES)
 
 
 def _share(part: Any, whole: Any) -> float | None:

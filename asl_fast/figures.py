@@ -56,17 +56,14 @@ def curves(path: Path, history: Mapping[str, Sequence[float]]) -> None:
     _save(figure, path)
 
 
-def confusion(path: Path, labels: np.ndarray, predictions: np.ndarray) -> None:
+def confusion(path: Path, counts: np.ndarray) -> None:
     """Writes a PNG of the confusion matrix; cells off the diagonal hold their count.
 
     Args:
         path: The PNG.
-        labels: Integers, (n,), 0 to 23: the true letters.
-        predictions: Integers, (n,), 0 to 23: the model's.
+        counts: Integers, (24, 24): rows the true letters, columns the model's.
     """
-    classes = len(LETTERS)
-    pairs = np.bincount(labels * classes + predictions, minlength=classes**2)
-    counts = pairs.reshape(classes, classes)
+    rows = int(counts.sum())
     right = int(np.trace(counts))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(9, 8), layout="constrained")
@@ -85,11 +82,11 @@ def confusion(path: Path, labels: np.ndarray, predictions: np.ndarray) -> None:
                 fontsize=7,
                 color="white" if dark else "firebrick",
             )
-    ticks = np.arange(classes)
+    ticks = np.arange(len(LETTERS))
     axis.set(
         xlabel="predicted",
         ylabel="true",
-        title=f"{right:,} of {len(labels):,} right ({right / len(labels):.2%})",
+        title=f"{right:,} of {rows:,} right ({right / rows:.2%})",
     )
     axis.set_xticks(ticks, LETTERS)
     axis.set_yticks(ticks, LETTERS)
