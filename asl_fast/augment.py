@@ -291,7 +291,7 @@ def _program(
     def augment(images: tf.Tensor, key: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
         return _apply(options, images, draw(options, key, samples, height, width))
 
-    return tf.function(
+    program = tf.function(
         augment,
         input_signature=[
             tf.TensorSpec([None, *image_shape], dtype),
@@ -301,3 +301,6 @@ def _program(
         jit_compile=True,
         autograph=False,
     )
+    # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
+    program._omit_frequent_tracing_warning = True
+    return program

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Self
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from asl_fast import photograph, saving
+from asl_fast import network, photograph, saving
 from asl_fast.errors import InputError
 
 __all__ = ["Classifier", "Prediction"]
@@ -37,7 +38,8 @@ class Classifier:
     """Names the letter in images of any size and colour.
 
     Args:
-        model: Takes floats in [0, 1], (n, height, width, 1 or 3), and gives probabilities (n, k).
+        model: Takes floats in [0, 1], or pixels of 0 to 255 if it scales them itself
+            (`network.pixel_divisor`), (n, height, width, 1 or 3); gives probabilities (n, k).
         letters: The k letters that the outputs stand for, in their order.
         name: What messages call the model.
 
@@ -62,6 +64,7 @@ class Classifier:
         self._model, self._name = model, name
         self._height, self._width, self._channels = taken[1:]
         self._letters = tuple(letters)
+        self._divisor = np.float32(network.pixel_divisor(model))
 
     @classmethod
     def load(cls, path: str | Path, letters: Sequence[str] | None = None) -> Self:
@@ -78,7 +81,8 @@ class Classifier:
         """
         path = Path(path)
         model = saving.load_model(path)
-        letters = letters or saving.read_letters(path)
+        if letters is None:
+            letters = saving.read_letters(path)
         if letters is None:
             raise InputError(
                 f"{path} doesn't say which letters its outputs stand for. Give them in the order "
@@ -109,12 +113,13 @@ class Classifier:
         """Names the letters in images.
 
         Args:
-            images: Each as `photograph.read` takes it: paths, Pillow images, arrays of uint8.
+            images: Each as `photograph.read` takes it: paths, Pillow images, arrays of uint8. A
+                single path or Pillow image may stand alone.
 
         Raises:
             InputError: One can't be read; says which.
         """
-        if isinstance(images, (str, bytes, Path)):
+        if isinstance(images, (str, bytes, Path, Image.Image)):
             images = [images]
         pixels = [
             self._read(image, _name(image, f"Image {number}")).pixels
@@ -171,10 +176,9 @@ class Classifier:
     def _name_letters(self, pixels: np.ndarray) -> list[Prediction]:
         # Padded, so that Keras traces one shape only.
         padded = np.zeros((_BATCH, *pixels.shape[1:]), np.float32)
-        padded[: len(pixels)] = pixels / np.float32(255)
+        padded[: len(pixels)] = pixels / self._divisor
         rows = self._model.predict_on_batch(padded)[: len(pixels)]
-        if rows.min() < 0 or np.abs(rows.sum(axis=1) - 1).max() > 0.01:
-            raise InputError(f"{self._name} gives no probabilities: its last layer is no softmax.")
+        network.check_probabilities(rows, self._name)
         best = np.argsort(-rows, axis=1, kind="stable")[:, :_TOP]
         found = []
         for row, order in zip(rows, best.tolist(), strict=True):

@@ -5,10 +5,12 @@ import csv
 import dataclasses
 import datetime
 import enum
+import io
 import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -343,6 +345,7 @@ def predict(
     from asl_fast import photograph
 
     sources = [source for image in images for source in photograph.find(image)]
+    _quiet_pillow()
     _load_tensorflow(verbose)
     from rich.progress import track
 
@@ -360,7 +363,7 @@ def predict(
         total=len(files),
         console=_notes,
         transient=True,
-        disable=len(files) < 100,
+        disable=len(files) < 100 or not _notes.is_terminal,
     )
     rows: list[dict[str, Any]] = []
     failed = False
@@ -675,7 +678,8 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     verbose: VerboseOption = False,
 ) -> None:
-    """Try a model in the browser: name pictures, see the augmentation (needs asl-fast[demo])."""
+    """Try a model in the browser: name pictures, see the augmentation (needs the extra demo)."""
+    _quiet_pillow()
     _load_tensorflow(verbose)
     from asl_fast import demo as demos
     from asl_fast.classifier import Classifier
@@ -782,6 +786,8 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(console=_notes, show_time=False, show_path=False)],
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may be no text
     try:
         app()
     except InputError as error:
@@ -828,7 +834,7 @@ def _rendering() -> Iterator[Callable[[int], None]]:
 
     from asl_fast import hands
 
-    with Progress(console=_notes, transient=True) as bar:
+    with Progress(console=_notes, transient=True, disable=not _notes.is_terminal) as bar:
         task = bar.add_task("Reading the data", total=None)
 
         def advance(images: int) -> None:
@@ -840,6 +846,11 @@ def _rendering() -> Iterator[Callable[[int], None]]:
             )
 
         yield advance
+
+
+def _quiet_pillow() -> None:
+    """Lets Pillow not warn of photographs: what matters of it is told in words."""
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _load_tensorflow(verbose: bool) -> None:

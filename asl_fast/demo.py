@@ -264,7 +264,9 @@ def _options(*values: Any) -> AugmentOptions:
         # The page sends whole numbers where it can; as a shift they would be pixels.
         whole = slider.option == "interpolation_order"
         told[slider.option] = (int if whole else float)(told[slider.option])
-    brightness = float(told.pop("lower")), float(told.pop("upper"))
+    # While the one is moved past the other, they change places.
+    lower, upper = sorted(float(told.pop(name)) for name in ("lower", "upper"))
+    brightness = lower, upper
     return AugmentOptions(**told, brightness_range=None if brightness == (1, 1) else brightness)
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast import figures, saving
+from asl_fast import figures, network, saving
 from asl_fast.affine import output_to_input
 from asl_fast.dataset import Split
 from asl_fast.errors import InputError
@@ -22,7 +22,15 @@ from asl_fast.storage import make_folder, replacing
 from asl_fast.table import CLASSES, SIDE
 from asl_fast.warp import warp
 
-__all__ = ["evaluate", "load_model", "measure", "predict", "robustness", "worst_mistakes"]
+__all__ = [
+    "count",
+    "evaluate",
+    "load_model",
+    "measure",
+    "predict",
+    "robustness",
+    "worst_mistakes",
+]
 
 _BATCH = 1024
 _BINS = 15
@@ -58,19 +66,35 @@ def predict(
     """Returns the labels (n,), integers, and what the model says, probabilities (n, 24).
 
     Args:
-        model: Takes floats in [0, 1], gives probabilities.
+        model: Takes what `Classifier`'s does, gives probabilities.
         split: The images and their letters.
         mirrored: Whether to average over each image and its mirror image, which takes twice the
             time.
+
+    Raises:
+        InputError: It gives none.
     """
     labels, batches = _batches(split)
-    pixels = batches.map(lambda images: tf.cast(images, tf.float32) / 255)
+    divisor = network.pixel_divisor(model)
+    pixels = batches.map(lambda images: tf.cast(images, tf.float32) / divisor)
     with damage_in_words(split.records):
         probabilities = model.predict(pixels, verbose=0)
         if mirrored:
             flipped = pixels.map(lambda images: images[:, :, ::-1])
             probabilities = (probabilities + model.predict(flipped, verbose=0)) / 2
+    network.check_probabilities(probabilities)
     return labels, probabilities
+
+
+def count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Returns the confusion matrix, integers (24, 24): rows the true letters, columns the model's.
+
+    Args:
+        labels: Integers, (n,), 0 to 23: the true letters.
+        predictions: Integers, (n,), 0 to 23: the model's.
+    """
+    pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
+    return pairs.reshape(CLASSES, CLASSES)
 
 
 def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
@@ -94,7 +118,7 @@ def evaluate(
     """Judges a model by images that it did not see in its training.
 
     Args:
-        model: Takes floats in [0, 1], gives probabilities.
+        model: Takes what `Classifier`'s does, gives probabilities.
         split: The images and their letters.
         mirrored: As for `predict`.
         out: Folder for evaluation.json, letters.csv, confusion.csv, confusion.png, mistakes.png,
@@ -106,7 +130,7 @@ def evaluate(
         What `measure` returns, `mirrored`, `data`, and with `out` what `robustness` returns.
 
     Raises:
-        InputError: The folder can't be written to.
+        InputError: The folder can't be written to, or the model gives no probabilities.
     """
     if out is not None:
         make_folder(out)
@@ -120,12 +144,12 @@ def evaluate(
     predictions = probabilities.argmax(axis=1)
     rows, images = worst_mistakes(split, labels, probabilities)
     shares = probabilities[rows, predictions[rows]]
-    figures.confusion(out / "confusion.png", labels, predictions)
+    counts = count(labels, predictions)
+    figures.confusion(out / "confusion.png", counts)
     figures.mistakes(out / "mistakes.png", images, labels[rows], predictions[rows], shares)
     figures.reliability(out / "reliability.png", result["calibration"])
     figures.robustness(out / "robustness.png", result["accuracy"], result["robustness"])
-    counts = _count(labels, predictions).tolist()
-    table = [[letter, *row] for letter, row in zip(LETTERS, counts, strict=True)]
+    table = [[letter, *row] for letter, row in zip(LETTERS, counts.tolist(), strict=True)]
     _write_csv(out / "confusion.csv", [["true letter", *LETTERS], *table])
     names = ("precision", "recall", "f1", "images")
     table = [[letter, *(row[k] for k in names)] for letter, row in result["letters"].items()]
@@ -151,7 +175,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """
     predictions = probabilities.argmax(axis=1)
     right = predictions == labels
-    counts = _count(labels, predictions)
+    counts = count(labels, predictions)
     letters = {}
     for place, letter in enumerate(LETTERS):
         hits, is_it, said = counts[place, place], counts[place].sum(), counts[:, place].sum()
@@ -193,7 +217,7 @@ def robustness(
     They are interpolated linearly; what comes in from outside repeats the border.
 
     Args:
-        model: Takes floats in [0, 1], gives probabilities.
+        model: Takes what `Classifier`'s does, gives probabilities.
         split: The images and their letters.
         progress: Called with what is done next.
 
@@ -202,12 +226,13 @@ def robustness(
         mean over the four directions.
     """
     labels, batches = _batches(split)
+    divisor = network.pixel_divisor(model)
 
     @tf.function(reduce_retracing=True)
     def best(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
         moved = warp(images, tf.repeat(matrix, len(images), axis=0))
-        return tf.argmax(model(moved / 255, training=False), axis=1)
+        return tf.argmax(model(moved / divisor, training=False), axis=1)
 
     def accuracy(**moved: float) -> float:
         plain = {name: 0.0 for name in Parameters._fields[:8]} | {"zx": 1.0, "zy": 1.0}
@@ -251,12 +276,6 @@ def worst_mistakes(
         here = rows // _BATCH == number
         images[here] = batch[rows[here] % _BATCH]
     return rows, images
-
-
-def _count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Returns the confusion matrix, (24, 24): rows true, columns predicted."""
-    pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
-    return pairs.reshape(CLASSES, CLASSES)
 
 
 def _share(part: Any, whole: Any) -> float | None:

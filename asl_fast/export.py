@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Keras finds their layers in a model's file by name, once they are imported.
-from asl_fast import augment, standardize, storage  # noqa: F401
+from asl_fast import storage
 from asl_fast.errors import InputError
+from asl_fast.network import pixel_divisor
 
 __all__ = ["BOUND", "FORMATS", "INT8_BOUND", "INT8_SAME", "Exported", "export"]
 
@@ -106,8 +106,9 @@ def export(
             does not end in the format's `.tflite` or `.onnx`, a folder for them; made if need be.
         formats: Of `FORMATS`, or "all".
         letters: What the outputs stand for, in their order, or None.
-        images: What to compare on: uint8 (n, …), divided by 255 for a model that takes floats, or
-            what the model takes. By default 1,000 random ones in [0, 1] (fewer of large ones).
+        images: What to compare on: uint8 (n, …), divided by `network.pixel_divisor` for a model
+            that takes floats, or what the model takes. By default 1,000 random ones in [0, 1]
+            (fewer of large ones).
         calibration: As `images`: what `int8` is calibrated with, at most 200 of them, which must be
             of the kind that the model was trained on.
         int8: Whether the LiteRT file shall compute in int8.
@@ -133,8 +134,9 @@ def export(
         )
     if int8 and calibration is None:
         raise InputError("int8 needs images to be calibrated with.")
-    images = _random(shape, dtype) if images is None else _as_input(images, shape, dtype)
-    samples = None if calibration is None else _as_input(calibration, shape, dtype)
+    divisor = np.float32(pixel_divisor(model))
+    images = _random(shape, dtype) if images is None else _as_input(images, shape, dtype, divisor)
+    samples = None if calibration is None else _as_input(calibration, shape, dtype, divisor)
     plain = _in_float32(model)
     with tf.device("/CPU:0"):  # a GPU's TF32 would differ by more than the bound
         expected, again = (
@@ -189,8 +191,8 @@ def _places(out: Path, formats: list[str], name: str, int8: bool) -> dict[str, P
         return {first: out}
     if out.suffix in FORMATS.values():
         raise InputError(
-            f"{out} would be a folder of several files, by its ending it is one of another format. "
-            "Give a folder, or one format."
+            f"{out} ends as a file of another format than {' and '.join(formats)}. Give a folder, "
+            "or one format and a name that ends as its files do."
         )
     inner = {kind: ".int8" if int8 and kind == "litert" else "" for kind in formats}
     return {kind: out / f"{name}{inner[kind]}{FORMATS[kind]}" for kind in formats}
@@ -223,11 +225,13 @@ def _input(model: keras.Model) -> tuple[tuple[int, ...], str]:
     )
 
 
-def _as_input(images: np.ndarray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def _as_input(
+    images: np.ndarray, shape: tuple[int, ...], dtype: str, divisor: np.float32
+) -> np.ndarray:
     if images.shape[1:] != shape or not len(images):
         raise InputError(f"The images are {images.shape}; the model takes (n, {str(shape)[1:]}.")
     if images.dtype == np.uint8 and dtype.startswith(("float", "bfloat")):
-        return np.asarray(images, np.float32) / 255
+        return images / divisor
     return np.asarray(images, np.float32 if "float" in dtype else dtype)
 
 

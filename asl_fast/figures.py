@@ -1,5 +1,6 @@
 """Pictures: of images, of a training, of what a model gets right and wrong."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,14 @@ def curves(path: Path, history: Mapping[str, Sequence[float]]) -> None:
     _save(figure, path)
 
 
-def confusion(path: Path, labels: np.ndarray, predictions: np.ndarray) -> None:
+def confusion(path: Path, counts: np.ndarray) -> None:
     """Writes a PNG of the confusion matrix; cells off the diagonal hold their count.
 
     Args:
         path: The PNG.
-        labels: Integers, (n,), 0 to 23: the true letters.
-        predictions: Integers, (n,), 0 to 23: the model's.
+        counts: Integers, (24, 24): rows the true letters, columns the model's.
     """
-    classes = len(LETTERS)
-    pairs = np.bincount(labels * classes + predictions, minlength=classes**2)
-    counts = pairs.reshape(classes, classes)
+    rows = int(counts.sum())
     right = int(np.trace(counts))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(9, 8), layout="constrained")
@@ -84,11 +82,11 @@ def confusion(path: Path, labels: np.ndarray, predictions: np.ndarray) -> None:
                 fontsize=7,
                 color="white" if dark else "firebrick",
             )
-    ticks = np.arange(classes)
+    ticks = np.arange(len(LETTERS))
     axis.set(
         xlabel="predicted",
         ylabel="true",
-        title=f"{right:,} of {len(labels):,} right ({right / len(labels):.2%})",
+        title=f"{right:,} of {rows:,} right ({right / rows:.2%})",
     )
     axis.set_xticks(ticks, LETTERS)
     axis.set_yticks(ticks, LETTERS)
@@ -111,9 +109,10 @@ def mistakes(
         predictions: Integers, (n,), 0 to 23: the model's.
         probabilities: Floats, (n,), the model's for its letters.
     """
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    lines = max(1, math.ceil(len(images) / 8))
+    figure = Figure(figsize=(11, 0.4 + 1.55 * lines), layout="constrained")
     figure.suptitle("Worst mistakes: true letter → the model's" if len(images) else "No mistakes")
-    axes = figure.subplots(4, 8).ravel()
+    axes = figure.subplots(lines, 8).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, image, label, predicted, share in zip(
@@ -155,12 +154,12 @@ def robustness(path: Path, accuracy: float, found: Mapping[str, Mapping[str, flo
         found: As `evaluation.robustness` returns it.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    units = {"rotation": "degrees", "shift": "pixels, mean of four directions"}
+    units = {"rotation": "degrees, against the clock", "shift": "pixels, mean of four directions"}
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (kind, unit) in zip(axes, units.items(), strict=True):
         points = sorted([(0.0, accuracy), *((float(k), v) for k, v in found[kind].items())])
         axis.plot(*zip(*points, strict=True), "o-")
-        axis.set(xlabel=f"{kind} ({unit})")
+        axis.set(xlabel=f"{kind} ({unit})", xticks=[place for place, _ in points])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy")
     _save(figure, path)

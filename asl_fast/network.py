@@ -1,8 +1,12 @@
-"""The course's network."""
+"""Networks: the course's, and what any one takes and gives."""
 
 import keras
+import numpy as np
 
-__all__ = ["build_cnn"]
+from asl_fast.errors import InputError
+from asl_fast.standardize import Standardize
+
+__all__ = ["build_cnn", "check_probabilities", "pixel_divisor"]
 
 
 def build_cnn(
@@ -48,3 +52,37 @@ def build_cnn(
         ],
         name="asl_cnn",
     )
+
+
+def pixel_divisor(model: keras.Model) -> float:
+    """Returns what pixels of 0 to 255 are divided by before a model takes them.
+
+    That is 255, or 1 for a model that scales them itself: by a `Rescaling` or `Standardize` layer
+    before the first one with weights.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.Rescaling):
+            scale = float(np.max(layer.scale))
+        elif isinstance(layer, Standardize):
+            scale = layer.options.rescale or 1.0
+        elif layer.weights and not isinstance(layer, keras.Model):
+            break
+        else:
+            continue
+        return 1.0 if scale < 0.1 else 255.0  # usual are 1 / 255 and 1 / 127.5
+    return 255.0
+
+
+def check_probabilities(rows: np.ndarray, name: str = "The model") -> None:
+    """Raises an `InputError` where a model's outputs are no probabilities.
+
+    Args:
+        rows: Floats, (n, classes), what it gave.
+        name: What the message calls the model.
+    """
+    # `not …`, as NaN is none either.
+    if not (np.all(rows >= 0) and np.all(np.abs(rows.sum(axis=1) - 1) <= 0.01)):
+        raise InputError(
+            f"{name} gives no probabilities: they would be 0 to 1 and add up to 1, as those of a "
+            "softmax do."
+        )

@@ -1,8 +1,10 @@
 """Photographs of any size and colour, as the pictures that a network was trained on."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -48,7 +50,12 @@ def find(source: str) -> list[str]:
     """
     if source == STANDARD_INPUT or not Path(source).is_dir():
         return [source]
-    files = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(
+        path
+        for path in Path(source).rglob("*")
+        # No folders, and no pipes, which nobody may ever write to; but links that lead nowhere.
+        if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
+    )
     if not files:
         raise InputError(
             f"The folder {source} holds no photographs ({', '.join(sorted(SUFFIXES))})."
@@ -77,32 +84,30 @@ def read(
         InputError: It is none that can be read, or too small or large (`SMALLEST`, `LARGEST`).
     """
     if isinstance(source, np.ndarray):
-        image = _from_array(source, name)
-    elif isinstance(source, Image.Image):
-        image = source
-    else:
-        image = _open(source, name)
-    columns, rows = image.size
-    if min(columns, rows) < SMALLEST:
-        raise InputError(
-            f"{name} has {columns} × {rows} pixels: too few to tell a hand. It takes at least "
-            f"{SMALLEST} × {SMALLEST}."
-        )
-    if columns * rows > LARGEST:
-        raise _too_large(name, f"{columns:,} × {rows:,} pixels")
-    # MPO is what some cameras write: the photograph first, then previews.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    try:
-        if image is not source:
-            # Many times as fast for large JPEG files: decoded at an eighth, a quarter or a half of
-            # their size, still several times the size wanted. Elsewhere this does nothing.
-            image.draft("L" if channels == 1 else "RGB", (8 * width, 8 * height))
-        image = ImageOps.exif_transpose(image)
-        pixels = _opaque(image).convert("L" if channels == 1 else "RGB")
-        pixels = ImageOps.fit(pixels, (width, height), Image.Resampling.BICUBIC)
-    # Pillow's readers raise what comes up in broken files, not only OSError.
-    except Exception as error:
-        raise InputError(f"{name} is cut short or damaged: {error}.") from None
+        source = _from_array(source, name)
+    ours = not isinstance(source, Image.Image)
+    with _opened(source, name) if ours else contextlib.nullcontext(source) as image:
+        columns, rows = image.size
+        if min(columns, rows) < SMALLEST:
+            raise InputError(
+                f"{name} has {columns} × {rows} pixels: too few to tell a hand. It takes at least "
+                f"{SMALLEST} × {SMALLEST}."
+            )
+        if columns * rows > LARGEST:
+            raise _too_large(name, f"{columns:,} × {rows:,} pixels")
+        # MPO is what some cameras write: the photograph first, then previews.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        try:
+            if ours:
+                # Many times as fast for large JPEG files: decoded at an eighth, a quarter or a half
+                # of their size, still several times the size wanted. Elsewhere this does nothing.
+                image.draft("L" if channels == 1 else "RGB", (8 * width, 8 * height))
+            image.load()
+            pixels = _opaque(_upright(image)).convert("L" if channels == 1 else "RGB")
+            pixels = ImageOps.fit(pixels, (width, height), Image.Resampling.BICUBIC)
+        # Pillow's readers raise what comes up in broken files, not only OSError.
+        except Exception as error:
+            raise InputError(f"{name} is cut short or damaged: {error}.") from None
     note = f"{name} has {frames} pictures; the first one counts." if frames > 1 else ""
     return Photograph(np.asarray(pixels).reshape(height, width, channels), note)
 
@@ -119,24 +124,35 @@ def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _open(source: str | Path | bytes, name: str) -> Image.Image:
-    try:
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
-        if not content:
-            raise InputError(f"{name} is empty.")
-        return Image.open(io.BytesIO(content), formats=_FORMATS)
-    except UnidentifiedImageError:
-        raise InputError(
-            f"{name} is no image that can be read: not JPEG, PNG, WebP, BMP or GIF."
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(name, "far too many pixels") from None
-    except InputError:
-        raise
-    except Exception as error:  # as above
-        if isinstance(error, OSError) and error.strerror:
-            raise InputError(f"{name} can't be read: {error.strerror}.") from None
-        raise InputError(f"{name} is cut short or damaged: {error}.") from None
+@contextlib.contextmanager
+def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
+    """Yields an image of which the header was read; the rest may be far larger than memory."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file: BinaryIO
+            if isinstance(source, bytes):
+                file = io.BytesIO(source)
+            else:
+                file = stack.enter_context(open(source, "rb"))
+                if not file.seekable():  # a pipe
+                    file = io.BytesIO(file.read())
+            if not file.read(1):
+                raise InputError(f"{name} is empty.")
+            file.seek(0)
+            image = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise InputError(
+                f"{name} is no image that can be read: not JPEG, PNG, WebP, BMP or GIF."
+            ) from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise _too_large(name, "far too many pixels") from None
+        except InputError:
+            raise
+        except Exception as error:  # as above
+            if isinstance(error, OSError) and error.strerror:
+                raise InputError(f"{name} can't be read: {error.strerror}.") from None
+            raise InputError(f"{name} is cut short or damaged: {error}.") from None
+        yield image
 
 
 def _too_large(name: str, size: str) -> InputError:
@@ -145,12 +161,20 @@ def _too_large(name: str, size: str) -> InputError:
     )
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Returns an image turned as the camera was held, if its note of that can be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # as above; the pixels may be whole
+        return image
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     """Returns an image of 8 bits a channel, laid on white where it is transparent."""
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
+        values = np.asarray(image, np.float32)
         # Grey of 16 bits is opened as integers of 16 or 32.
-        scale = 255 / 65535 if values.max() > 255 else 1.0
+        scale = np.float32(255 / 65535 if values.max() > 255 else 1)
         return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -21,7 +21,7 @@ from asl_fast import device, doctor, storage
 from asl_fast.augment import RandomAugment
 from asl_fast.dataset import Dataset, Split
 from asl_fast.errors import InputError
-from asl_fast.evaluation import load_model, measure, predict, worst_mistakes
+from asl_fast.evaluation import count, load_model, measure, predict, worst_mistakes
 from asl_fast.hands import LETTERS
 from asl_fast.options import AugmentOptions
 from asl_fast.recipe import Recipe
@@ -84,7 +84,7 @@ def write(
         progress("Looking for mistakes")
         labels, probabilities = predict(model, dataset.valid)
         page["measured"] = measure(labels, probabilities)
-        page["confusion"] = _confusion(labels, probabilities.argmax(axis=-1))
+        page["confusion"] = _confusion(count(labels, probabilities.argmax(axis=-1)))
         page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
     elif (run / "confusion.png").is_file():
         page["confusion_picture"] = _uri((run / "confusion.png").read_bytes())
@@ -278,16 +278,13 @@ def _rows_of(labels: np.ndarray, label: int) -> np.ndarray:
     return np.flatnonzero(labels == label)
 
 
-def _confusion(labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+def _confusion(counts: np.ndarray) -> dict[str, Any]:
     """Returns the table of letters taken for letters, and its largest cells off the diagonal."""
-    classes = len(LETTERS)
-    pairs = np.bincount(labels * classes + predictions, minlength=classes**2)
-    counts = pairs.reshape(classes, classes)
     rows = counts.sum(axis=1)
     shares = counts / np.maximum(rows, 1)[:, None]
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
-    worst = [divmod(int(place), classes) for place in order if wrong.flat[place]]
+    worst = [divmod(int(place), len(LETTERS)) for place in order if wrong.flat[place]]
     return {
         "letters": LETTERS,
         "rows": [
@@ -323,19 +320,13 @@ def _mistakes(valid: Split, labels: np.ndarray, probabilities: np.ndarray) -> li
 def _speed(
     metrics: Mapping[str, Any], history: Mapping[str, Sequence[float]]
 ) -> list[tuple[str, str]]:
-    seconds = history["train_seconds"]
+    first, *later = seconds = history["train_seconds"]
     facts = [
         ("images a second, median over epochs", f"{metrics['images_per_second']:,.0f}"),
-        ("an epoch's training, median", f"{np.median(seconds):.2f}\u00a0s"),
+        ("the first epoch, which compiles", f"{first:.2f}\u00a0s"),
     ]
-    if len(seconds) > 1:
-        rest = np.median(seconds[1:])
-        facts.append(
-            (
-                "the first epoch, which compiles, beyond the others",
-                f"{seconds[0] - rest:.2f}\u00a0s",
-            )
-        )
+    if later:
+        facts.append(("an epoch after it, median", f"{np.median(later):.2f}\u00a0s"))
     beside = max(0.0, metrics["train_seconds"] - sum(seconds))
     facts += [
         ("the whole training", f"{metrics['train_seconds']:.1f}\u00a0s"),

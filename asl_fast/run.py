@@ -21,7 +21,7 @@ from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpoints
 from asl_fast.errors import InputError
-from asl_fast.evaluation import predict
+from asl_fast.evaluation import count, predict
 from asl_fast.hands import LETTERS
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
@@ -239,7 +239,7 @@ def train(
         _write_history(out / "history.csv", history, clock.seconds)
         figures.curves(out / "curves.png", history)
         labels, probabilities = predict(plain, dataset.valid)
-        figures.confusion(out / "confusion.png", labels, probabilities.argmax(axis=-1))
+        figures.confusion(out / "confusion.png", count(labels, probabilities.argmax(axis=-1)))
         # Last, so that a folder with metrics is a whole run.
         written = _write_json(out / "metrics.json", metrics)
         checkpoints.clear()

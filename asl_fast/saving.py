@@ -1,12 +1,15 @@
 """Models on disk: Keras's own file, with the letters that the outputs stand for."""
 
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
+# Keras finds their layers in a model's file by name, once they are imported.
+from asl_fast import augment, standardize  # noqa: F401
 from asl_fast.errors import InputError
 from asl_fast.storage import replacing
 
@@ -17,6 +20,8 @@ EXPANSION = 100  # times that a model's file may expand; those of Keras don't
 # A member of the `.keras` file, which is a zip archive. Keras leaves it alone when it loads, and
 # out when it saves again.
 _LETTERS = "asl_fast.json"
+
+_ENDINGS = (".keras", ".h5", ".hdf5")  # of the names that Keras loads models from
 
 
 def save_model(model: keras.Model, path: Path, letters: Sequence[str]) -> None:
@@ -40,7 +45,7 @@ def save_model(model: keras.Model, path: Path, letters: Sequence[str]) -> None:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Loads a Keras model, whatever it is for. Code within the file is not run.
+    """Loads a Keras model, whatever it is for, uncompiled. Code within the file is not run.
 
     Args:
         path: A `.keras` file, or the folder of a run.
@@ -52,10 +57,26 @@ def load_model(path: Path) -> keras.Model:
     path = _file(path)
     try:
         _refuse_bomb(path)
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for what is not a model of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = _in_words(path, error)
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
+
+
+def _in_words(path: Path, error: Exception) -> str:
+    """Returns why a model can't be loaded; of what Keras says of that at most a line."""
+    text = str(error)
+    if path.suffix not in _ENDINGS:
+        return f"the names of such end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}."
+    if path.suffix == _ENDINGS[0] and not zipfile.is_zipfile(path):
+        return "it is cut short, or another program's file."
+    if "No model config" in text:
+        return "it holds weights alone."
+    if "arbitrary code" in text:
+        return "it holds Python code (in a Lambda layer), which is not run."
+    if unknown := re.search(r"Could not locate (?:class|function) '([^']*)'", text):
+        return f"it needs {unknown[1]}, which is not one of Keras's layers."
+    return next(iter(text.splitlines()), type(error).__name__)
 
 
 def read_letters(path: Path) -> tuple[str, ...] | None:
@@ -96,6 +117,11 @@ def _refuse_bomb(path: Path) -> None:
 
 def _file(path: Path) -> Path:
     if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            raise InputError(
+                f"{path} is a SavedModel, which can't be read back. Give the .keras file that it "
+                "was exported from."
+            )
         path = path / "model.keras"
     if not path.is_file():
         raise InputError(f"There is no model {path}.")

@@ -221,3 +221,17 @@ def test_a_layer_of_kerascv_may_follow():
 def test_images_of_another_kind_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         RandomAugment().call(images, training=True)
+
+
+def test_several_layers_are_not_taken_for_one_that_is_traced_too_often(caplog, monkeypatch):
+    compiled = tf.function
+    monkeypatch.setattr(  # for speed: it is the tracing that counts
+        tf, "function", lambda f, **options: compiled(f, **options | {"jit_compile": False})
+    )
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    for colour in range(6):
+        layer = RandomAugment(horizontal_flip=True, cval=colour)
+        layer(np.zeros((1, 4, 4, 1), np.uint8), training=True)
+    logger.removeHandler(caplog.handler)
+    assert caplog.messages == []

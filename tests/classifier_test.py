@@ -10,7 +10,7 @@ from asl_fast import Classifier, InputError, saving
 SIDES = {"left": np.s_[:, :14], "right": np.s_[:, 14:], "top": np.s_[:14], "bottom": np.s_[14:]}
 
 
-def build(letters=4, activation="softmax"):
+def build(letters=4, activation="softmax", before=()):
     """A model whose letter is the bright side of an image."""
     kernel = np.full((28, 28, letters), -0.02, np.float32)
     for place, side in enumerate(list(SIDES.values())[:letters]):
@@ -18,6 +18,7 @@ def build(letters=4, activation="softmax"):
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
+            *before,
             keras.layers.Flatten(),
             keras.layers.Dense(letters, activation=activation),
         ]
@@ -53,6 +54,8 @@ def test_names_the_letter_of_paths_images_and_arrays(saved, tmp_path):
     assert shares == pytest.approx(sorted(expected.tolist(), reverse=True)[:3], rel=1e-4)
     assert classifier.prepare(bright("left", 90)).shape == (28, 28, 1)
     assert classifier.predict([]) == []
+    assert classifier.predict(given[0]) == found[:1]
+    assert classifier.predict(given[1]) == found[1:2]
 
 
 def test_files_come_in_order_with_what_is_wrong_with_them(saved, tmp_path):
@@ -80,13 +83,23 @@ def test_letters_come_with_the_model_or_are_asked_for(saved, tmp_path):
         Classifier.load(plain)
     assert Classifier.load(plain, "WXYZ").letters == tuple("WXYZ")
     assert Classifier.load(saved, "WXYZ").predict([bright("top")])[0].letter == "Y"
-    for letters in ("WXY", "WXYW"):
+    for letters in ("WXY", "WXYW", ""):
         with pytest.raises(InputError, match="4 outputs"):
             Classifier.load(plain, letters)
     with zipfile.ZipFile(plain, "a") as archive:
         archive.writestr("asl_fast.json", "[1")
     with pytest.raises(InputError, match="letters that it holds are damaged"):
         Classifier.load(plain)
+
+
+def test_pixels_are_scaled_as_the_model_expects():
+    given = [Image.effect_noise((40, 40), 90)]
+    expected = Classifier(build(), "WXYZ").predict(given)[0]
+    found = Classifier(build(before=[keras.layers.Rescaling(1 / 255)]), "WXYZ").predict(given)[0]
+    assert [share for _, share in found.top] == pytest.approx(
+        [share for _, share in expected.top], abs=1e-5
+    )
+    assert found.letter == expected.letter
 
 
 def test_models_for_something_else_are_refused(tmp_path):

@@ -2,7 +2,6 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from asl_fast import cli, hands, load_csv, precision
+from asl_fast import cli, hands, load_csv, precision, saving
 from asl_fast.hands import LETTERS
 from tests import forked
-from tests.samples import blobs, write_csv
+from tests.samples import blobs, png_header, write_csv
 
 
 def one_line(text):
@@ -88,9 +87,21 @@ def test_train_then_evaluate(asl_fast, asl_fast_here, folder, tmp_path):
     assert [len(one["top"]) for one in found] == [3, 3, 3]
 
 
-def command_line(*arguments):
-    sys.argv = ["asl-fast", *map(str, arguments)]
-    cli.main()
+def test_predict_takes_names_that_are_no_text_and_keeps_pillow_quiet(asl_fast_here, tmp_path):
+    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    saving.save_model(keras.Sequential(layers), tmp_path / "model.keras", "AB")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("L", (30, 30)).save(photos / os.fsdecode(b"a\xfe.png"))
+    (photos / "large.png").write_bytes(png_header(12000, 9000))
+    for form in ("--csv", "--json", "--verbose"):
+        told = asl_fast_here("predict", tmp_path / "model.keras", photos, form)
+        assert told.returncode == 1
+        assert f"{photos}/a\\udcfe.png" in told.stdout
+        assert one_line(told.stderr) == (
+            f"asl-fast: {photos}/large.png has 12,000 × 9,000 pixels; the limit is 89 million. "
+            "Make it smaller first."
+        )
 
 
 def test_signals_stop_a_run_that_can_then_go_on(folder, tmp_path):
@@ -99,7 +110,7 @@ def test_signals_stop_a_run_that_can_then_go_on(folder, tmp_path):
     options = ["--data", folder, "--epochs", 60, "--batch-size", 8, "--seed", 5]
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         log = tmp_path / f"{code}.log"
-        process = forked.start(log, command_line, *command, *options)
+        process = forked.start(log, forked.command_line, *command, *options)
         known = {path.name for path in out.glob("checkpoints/*.checkpoint")}
         deadline = time.monotonic() + 60
         while known >= {path.name for path in out.glob("checkpoints/*.checkpoint")}:

@@ -1,8 +1,8 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from asl_fast import InputError, demo, saving
 from asl_fast.hands import LETTERS
+from tests import forked
 from tests.pages import visit
 from tests.samples import blobs
 
@@ -39,20 +40,17 @@ def port():
 
 
 @pytest.fixture
-def served(matched, port):
-    """The program, serving the demo."""
+def served(matched, port, tmp_path):
+    """The program, serving the demo; and what it writes."""
     pytest.importorskip("gradio")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asl_fast", "demo", str(matched), "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    told = process.stdout.readline()
-    assert f"Open http://127.0.0.1:{port}/" in told, process.communicate()
-    yield process
+    log = tmp_path / "log"
+    process = forked.start(log, forked.command_line, "demo", matched, "--port", port)
+    while not (log.exists() and "ends it" in log.read_text()):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.05)
+    yield process, log
     process.kill()
-    process.communicate()
+    process.join()
 
 
 def test_a_visit(browser, served, port, tmp_path):
@@ -105,9 +103,11 @@ def test_a_visit(browser, served, port, tmp_path):
 
         changed_by(page.get_by_role("button", name="Draw again").click)
         changed_by(page.get_by_label("Flip top and bottom").click)
-        rotation = page.get_by_label("number input for Rotation")
-        rotation.fill("90")
-        changed_by(lambda: rotation.press("Tab"))
+        # The lowest brightness above the highest one: they change places.
+        for option, value in (("Rotation", "90"), ("Brightness, lowest", "2")):
+            place = page.get_by_label(f"number input for {option}")
+            place.fill(value)
+            changed_by(lambda place=place: place.press("Tab"))
 
         # What Gradio's own page says of itself; of an upload's progress, where that has ended
         # before it asks.
@@ -115,10 +115,11 @@ def test_a_visit(browser, served, port, tmp_path):
         assert [words for words in visited.complaints if not words.startswith(own)] == []
         assert all(request.startswith(address) for request in visited.requests)
         assert visited.is_as_wide_as_the_window()
-        served.send_signal(signal.SIGINT)
-        _, errors = served.communicate(timeout=60)
-    assert served.returncode == 0
-    assert errors == ""
+        process, log = served
+        os.kill(process.pid, signal.SIGINT)
+        process.join(timeout=60)
+    assert process.exitcode == 0
+    assert log.read_text() == f"Open {address} – Ctrl-C ends it.\n"
 
 
 def test_a_port_in_use_is_told(port):

@@ -77,6 +77,7 @@ def test_leaves_pictures_and_tables(model, tmp_path):
         }
     for name in ("confusion", "mistakes", "reliability", "robustness"):
         assert np.asarray(Image.open(out / f"{name}.png")).std() > 5
+    assert len(np.asarray(Image.open(out / "mistakes.png"))) < 400  # pixels: a single line
     # Images of one colour look the same wherever they are moved.
     shares = [*found["robustness"]["rotation"].values(), *found["robustness"]["shift"].values()]
     assert shares == [0.5] * len(shares)
@@ -120,6 +121,24 @@ def test_mirror_images_are_averaged_in(model):
     flipped = evaluation.predict(model, data._replace(images=images[:, :, ::-1]))[1]
     np.testing.assert_allclose(both, (plain + flipped) / 2, atol=1e-7)
     assert np.abs(plain - flipped).max() > 0.5
+
+
+def test_pixels_are_scaled_as_the_model_expects(model):
+    scaling = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255), Bright()]
+    )
+    images, labels = blobs(48)
+    data = dataset.Split(images, labels, "", "", "either")
+    np.testing.assert_allclose(
+        evaluation.predict(scaling, data)[1], evaluation.predict(model, data)[1], atol=1e-6
+    )
+    assert evaluation.robustness(scaling, data) == evaluation.robustness(model, data)
+
+
+def test_a_model_without_probabilities_is_refused():
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    with pytest.raises(InputError, match="gives no probabilities"):
+        evaluation.predict(model, split([0, 1], [0, 3]))
 
 
 def test_a_model_of_other_letters_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +21,14 @@ def start(
     process = _FORKSERVER.Process(target=_run, args=(log, environment, function, arguments))
     process.start()
     return process
+
+
+def command_line(*arguments: object) -> None:
+    """Is `asl-fast` with arguments, to be started."""
+    from asl_fast import cli
+
+    sys.argv = ["asl-fast", *map(str, arguments)]
+    cli.main()
 
 
 def _run(

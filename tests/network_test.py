@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from asl_fast import build_cnn
+from asl_fast import InputError, RandomAugment, Standardize, build_cnn
+from asl_fast.network import check_probabilities, pixel_divisor
 
 # The course's model, layer by layer: kind, output shape, parameters.
 COURSE = [
@@ -50,3 +51,30 @@ def test_only_the_softmax_is_float32_under_a_precision_policy(policy):
     output = model(np.zeros((2, 28, 28, 1), np.float32))
     assert output.dtype == "float32"
     np.testing.assert_allclose(np.sum(output, axis=1), 1, rtol=1e-6)
+
+
+RESCALING = keras.layers.Rescaling
+SCALING = {
+    "none": ([], 255),
+    "to one": ([RESCALING(1 / 255)], 1),
+    "to both sides": ([RESCALING(1 / 127.5, offset=-1)], 1),
+    "of floats": ([RESCALING(2.0, offset=-1)], 255),
+    "after augmentation": ([RandomAugment(rotation_range=5), RESCALING(1 / 255)], 1),
+    "inside": ([keras.Sequential([RESCALING(1 / 255)])], 1),
+    "too late": ([keras.layers.Conv2D(2, 3), RESCALING(1 / 255)], 255),
+    "by this package": ([Standardize(rescale=1 / 255)], 1),
+    "standardized floats": ([Standardize(samplewise_center=True)], 255),
+}
+
+
+@pytest.mark.parametrize(("layers", "expected"), SCALING.values(), ids=SCALING.keys())
+def test_a_model_that_scales_pixels_itself_takes_them_whole(layers, expected):
+    tail = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    assert pixel_divisor(keras.Sequential([keras.Input((28, 28, 1)), *layers, *tail])) == expected
+
+
+def test_outputs_that_are_no_probabilities_are_told():
+    check_probabilities(np.array([[0.25, 0.755], [1, 0]]))
+    for rows in ([[0.5, 0.6]], [[-0.1, 1.1]], [[np.nan, 0.5]]):
+        with pytest.raises(InputError, match="a.keras gives no probabilities"):
+            check_probabilities(np.array(rows), "a.keras")

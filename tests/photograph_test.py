@@ -1,12 +1,14 @@
 import io
-import struct
-import zlib
+import os
+import threading
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from asl_fast import InputError, photograph
+from tests.samples import png_header
 
 
 def picture(columns=40, rows=40):
@@ -62,6 +64,14 @@ def test_the_cameras_rotation_is_undone():
     assert found[:, -1].mean() > 235
 
 
+@pytest.mark.parametrize("note", [b"no note", b"II*\0\x08\0\0\0\xff\xff\x12\x01"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_camera_s_note_that_is_damaged_is_passed_over(form, note):
+    found = pixels(encoded(picture().convert("RGB"), form, exif=b"Exif\0\0" + note))
+    np.testing.assert_allclose(found.astype(int), pixels(np.asarray(picture())), atol=6)
+
+
 def test_the_middle_of_a_wide_image_is_taken_in_proportion():
     wide = np.zeros((50, 150), np.uint8)
     wide[:, 50:100] = 200
@@ -92,17 +102,6 @@ def test_the_first_picture_of_several_counts():
     assert found.pixels.max() == 40
 
 
-def huge_png():
-    """A PNG that says it has 20,000 × 20,000 pixels, and holds none."""
-
-    def chunk(kind, content):
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -112,7 +111,10 @@ def huge_png():
         (encoded(picture(), "JPEG")[:-200], "a.png is cut short or damaged: Truncated"),
         (encoded(picture(), "PNG")[:60], "a.png is cut short or damaged: "),
         (encoded(Image.new("L", (1, 1)), "PNG"), "a.png has 1 × 1 pixels: too few"),
-        (huge_png(), "a.png has far too many pixels; the limit is 89 million. Make it smaller"),
+        (
+            png_header(20000, 20000),
+            "a.png has far too many pixels; the limit is 89 million. Make it smaller",
+        ),
         (np.zeros((7001, 12900), np.uint8), "a.png has 12,900 × 7,001 pixels; the limit is 89"),
         ("nowhere.png", "a.png can't be read: No such file or directory."),
         (np.zeros((28, 28)), "a.png must be uint8 of shape (height, width), or with 1, 3 or 4"),
@@ -125,12 +127,35 @@ def test_what_can_not_be_read_is_said(source, message):
     assert message in str(error.value)
 
 
+def test_a_large_file_is_not_read_to_find_that_it_is_none(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="is no image that can be read"):
+        photograph.read(tmp_path / "a.png")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
+
+
+def test_a_pipe_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    content = encoded(picture(), "PNG")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content])
+    writer.start()
+    np.testing.assert_array_equal(pixels(tmp_path / "pipe"), pixels(content))
+    writer.join()
+
+
 def test_folders_hold_the_photographs_below_them(tmp_path):
     (tmp_path / "inner").mkdir()
     for name in ("b.JPG", "a.webp", "notes.txt", "inner/c.png"):
         (tmp_path / name).touch()
+    (tmp_path / "d.png").mkdir()
+    os.mkfifo(tmp_path / "e.png")
+    (tmp_path / "f.png").symlink_to("nowhere")
     found = photograph.find(str(tmp_path))
-    assert found == [str(tmp_path / name) for name in ("a.webp", "b.JPG", "inner/c.png")]
+    assert found == [str(tmp_path / name) for name in ("a.webp", "b.JPG", "f.png", "inner/c.png")]
     assert photograph.find("any.txt") == ["any.txt"]
     assert photograph.find("-") == ["-"]
     (tmp_path / "empty").mkdir()

@@ -68,6 +68,8 @@ def test_the_page_tells_of_the_run(home, tmp_path):
         f"{metrics['images_per_second']:,.0f} images/s",
         metrics["dataset"]["train"]["sha256"],
         metrics["dataset"]["valid"]["source"],
+        "the first epoch, which compiles",
+        "an epoch after it, median",
         "optimizer rmsprop",
         "rotation range 10",
         f"keras {metrics['versions']['keras']}",

@@ -1,5 +1,7 @@
 """Small tables to test with."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,17 @@ def write_csv(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     cells = np.column_stack([labels, images.reshape(len(labels), -1)])
     np.savetxt(path, cells, fmt="%d", delimiter=",", header=header, comments="")
     return path
+
+
+def png_header(columns: int, rows: int) -> bytes:
+    """A PNG that says it has that many pixels, and holds none."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 def pretend_gpus(monkeypatch: Any, *capabilities: tuple[int, int]) -> None:

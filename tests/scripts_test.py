@@ -1,5 +1,5 @@
 import json
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from asl_fast import RECIPES
+from tests import forked
 from tests.samples import blobs, write_csv
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -67,21 +68,21 @@ def test_the_report_refuses_a_missing_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def tutorial(out):
+    sys.argv = ["tutorial.py", "--quick", "--out", str(out)]
+    runpy.run_path(str(SCRIPTS / "tutorial.py"), run_name="__main__")
+
+
 def test_the_tutorial_runs_and_leaves_its_pictures(folder, tmp_path):
-    out = tmp_path / "pictures"
-    result = subprocess.run(
-        [sys.executable, SCRIPTS / "tutorial.py", "--quick", "--out", out],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"ASL_FAST_DATA": str(folder), "MPLBACKEND": "agg"},
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
+    out, log = tmp_path / "pictures", tmp_path / "log"
+    process = forked.start(log, tutorial, out, ASL_FAST_DATA=str(folder), MPLBACKEND="agg")
+    process.join()
+    assert process.exitcode == 0, log.read_text()
     pictures = sorted(out.glob("*.png"))
     assert [picture.name[0] for picture in pictures] == list("1234567")
     for picture in pictures:
         assert np.asarray(Image.open(picture).convert("L"), float).std() > 5
-    assert "CSV files: 120 images to train on, 48 to validate on" in result.stdout
+    assert "CSV files: 120 images to train on, 48 to validate on" in log.read_text()
 
 
 def test_each_cell_of_the_tutorial_stands_alone():
