@@ -58,9 +58,14 @@ def _forward(
     images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor, padding: str
 ) -> tuple[tf.Tensor, ...]:
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
-    mean = _sum(images, lambda values: values) / count
-    # As Keras computes it.
-    variance = _sum(images, tf.square) / count - tf.square(mean)
+    # One pass for both; taken from near the mean, squares keep their digits. Where they overflow the
+    # variance is infinite, as it is in two passes.
+    near = tf.reduce_mean(tf.cast(images[:1], tf.float32), axis=[0, 1, 2])
+    mean = near + _sum(images, lambda values: values - near) / count
+    square = _sum(images, lambda values: tf.square(values - near)) / count
+    variance = tf.where(
+        tf.math.is_inf(square), square, tf.maximum(square - tf.square(mean - near), 0.0)
+    )
     sign = tf.where(gamma < 0, -1.0, 1.0)
     (a, b), (c, d) = (
         [tf.cast(quarter, tf.float32) * sign for quarter in row]
@@ -70,7 +75,7 @@ def _forward(
     largest = tf.maximum(above, below) * sign
     place = tf.where(above >= below, tf.where(a >= b, 0, 1), tf.where(c >= d, 2, 3))
     factor = gamma / tf.sqrt(variance + epsilon)
-    out = largest * factor + (beta - mean * factor)
+    out = (largest - mean) * factor + beta
     return (
         tf.cast(out, images.dtype),
         mean,
