@@ -58,8 +58,8 @@ def _forward(
     images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor, padding: str
 ) -> tuple[tf.Tensor, ...]:
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
-    # One pass for both; taken from near the mean, squares keep their digits. Where they overflow the
-    # variance is infinite, as it is in two passes.
+    # One pass for both. Taken from near the mean, squares keep their digits; where they overflow,
+    # the variance is infinite, as it is in two passes.
     near = tf.reduce_mean(tf.cast(images[:1], tf.float32), axis=[0, 1, 2])
     mean = near + _sum(images, lambda values: values - near) / count
     square = _sum(images, lambda values: tf.square(values - near)) / count
