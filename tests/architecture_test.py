@@ -17,7 +17,10 @@ FLOORS = [
         *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),
         *("decode", "hands", "quiet"),
     },
-    {"affine", "figures", "network", "pipeline", "lint", "precision", "optimizer", "photograph"},
+    {
+        *("affine", "figures", "network", "pipeline", "lint", "precision", "optimizer"),
+        *("photograph", "service"),
+    },
     {"augment", "loop", "targets", "checkpoint", "records", "saving"},
     {"dataset", "standardize", "iterators", "memory", "convert", "distribution"},
     {"files", "evaluation", "export", "kaggle", "classifier"},

@@ -124,6 +124,7 @@ WRONG = {
     "no rows": (lambda frame: frame[:0], "has a header but no rows"),
     "nothing": (lambda frame: b"", "is empty"),
     "only a byte-order mark": (lambda frame: b"\xef\xbb\xbf\n", "is empty"),
+    "an empty header": (lambda frame: b"\r,", "has no header"),
     "a picture": (lambda frame: b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "it is not text in UTF-8"),
     "a longer first row": (
         lambda frame: frame.to_csv(index=False).replace("\n", ",7\n").replace(",7", "", 1).encode(),
