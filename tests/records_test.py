@@ -262,7 +262,7 @@ BAD = {
     "a bad pixel": ("bad.csv", {}, "bad.csv, row 45, column pixel1: holds 999"),
     "both spellings": ("both.csv", {}, "holds the labels 9 and 24"),
     "no class": ("files.csv", {}, "files.csv, row 2: holds nothing"),
-    "no table": ("quoted.csv", {}, "quoted.csv can't be read as CSV: .*EOF"),
+    "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: .*EOF"),
     "no image": ("broken", {}, "1.png can't be read"),
     "cut short": ("cut.csv.gz", {}, "cut short or damaged"),
     "one long row": ("long.csv", {}, "row 1 is longer"),

@@ -168,8 +168,11 @@ def test_a_learning_rate_that_diverges_is_named_with_the_step(folder, tmp_path):
     ("arguments", "message"),
     [
         ({"changes": {"batch_size": 121}}, "has 120 rows, fewer than a batch of 121"),
-        ({"changes": {"batch_size": 0}}, "batch size must be at least 1. Received: 0"),
-        ({"changes": {"epochs": 0}}, "epochs must be at least 1. Received: 0"),
+        (
+            {"changes": {"batch_size": 0}},
+            "batch size must be a whole number, at least 1. Received: 0",
+        ),
+        ({"changes": {"epochs": 0}}, "epochs must be a whole number, at least 1. Received: 0"),
         ({"seed": -1}, "seed must be in"),
     ],
 )

@@ -130,6 +130,7 @@ def test_a_study_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys)
     assert (first["split"], first["seed"]) == ("photographs", 0)
     before = study.planned("base", study.GRID["base"], "CSV files", "official", 0)
     told = {"accuracy": 0.5, "mirrored": 0.5, "train_accuracy": 0.5, "seconds": 9.0}
+    told |= {"processes": 1}
     told |= {"val_accuracy": [0.4, 0.5], "epoch_seconds": [5.0, 9.0]}
     with out.open("a") as file:
         file.write(json.dumps(before | told) + "\n")
