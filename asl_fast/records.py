@@ -264,10 +264,10 @@ class Records:
         )
         if not window:
             return files.flat_map(read).batch(batch_size)
-        records = files.interleave(
-            read,
+        # Blocks come as batches, as single records would cost more than reading them.
+        blocks = files.interleave(
+            lambda *shard: read(*shard).batch(_BLOCK),
             cycle_length=min(_INTERLEAVED, count),
-            block_length=_BLOCK,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -281,7 +281,8 @@ class Records:
             places = shuffled(tf.range(there), there, seed, key % 2**32)
             return tf.gather(rows, places), tf.gather(serialized, places)
 
-        return records.batch(window).enumerate().map(permuted).rebatch(batch_size)
+        # While one window is being used up, the next one is read.
+        return blocks.rebatch(window).enumerate().map(permuted).prefetch(1).rebatch(batch_size)
 
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images, uint8 (n, height, width, channels), and the classes, int32 (n,).

@@ -1,6 +1,7 @@
 """Where training gets its batches from, and what is done to them in the training step."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,8 +29,8 @@ from asl_fast.standardize import Standardize
 
 __all__ = ["Kept", "Source", "own_iterator", "source"]
 
-# Records of a stream that are shuffled at a time: 13 MB of 28x28.
-_WINDOW = 16384
+# Records of a stream that are shuffled at a time, 13 MB of 28x28; and bytes, of larger images.
+_WINDOW, _WINDOW_BYTES = 16384, 1 << 28
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
 
@@ -278,7 +279,8 @@ def _of_records(
     records: Records, batch_size: int, shuffle: bool, seed: int, dress: _Dress
 ) -> Source:
     in_pass = steps_per_epoch(records.rows, batch_size)
-    order = {"seed": seed, "window": _WINDOW if shuffle else 0}
+    window = min(_WINDOW, max(1, _WINDOW_BYTES // math.prod(records.shape)))
+    order = {"seed": seed, "window": window if shuffle else 0}
 
     def batch(rows: tf.Tensor, images: tf.Tensor, classes: tf.Tensor, epoch: tf.Tensor) -> Batch:
         return Batch((images, classes, None), rows, epoch)
