@@ -368,7 +368,14 @@ def killed(folder: Path, points: int) -> Outcomes:
         out, log = folder / f"{point}", folder / f"{point}.log"
         moment = RANDOM.uniform(0, seconds)
         process = begin(from_file, out, log=log)
-        time.sleep(moment)
+        if point % 5:  # most of the time goes by before the first step
+            begun = time.monotonic()
+            while not list(out.glob("checkpoints/*.checkpoint")):
+                time.sleep(0.01)
+            moment = time.monotonic() - begun + RANDOM.uniform(0, seconds / 8)
+            time.sleep(max(0.0, begun + moment - time.monotonic()))
+        else:
+            time.sleep(moment)
         os.kill(process, signal.SIGKILL)
         end(process)
         left = len(list(out.glob("checkpoints/*.checkpoint")))
