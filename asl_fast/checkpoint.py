@@ -238,7 +238,14 @@ class Checkpointing(keras.callbacks.Callback):
         if self._saved is not None:
             facts = self._saved.facts
             self.epoch, self.done = facts["epoch"], facts["step"]
-            if facts["steps"] != steps:
+            if None in (facts["steps"], steps):
+                if self.done:  # what may have another order is taken up at whole epochs only
+                    raise InputError(
+                        f"The training in {checkpoints.folder} was stopped within an epoch, where "
+                        "only batches in the order that they had can be taken up. Give what it "
+                        "was begun with, or choose another folder."
+                    )
+            elif facts["steps"] != steps:
                 raise InputError(
                     f"The training in {checkpoints.folder} was begun with {facts['steps']} steps "
                     f"an epoch, and now it has {steps}. Choose another folder."

@@ -84,6 +84,13 @@ def train(
         Literal["stop", "skip"],
         typer.Option(help="What to do where a record of converted data is damaged."),
     ] = "stop",
+    service: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Let a tf.data service (asl-fast data serve) read converted train data.",
+        ),
+    ] = None,
     augment: Annotated[bool, typer.Option(help="Without: see what augmentation is worth.")] = True,
     seed: SeedOption = 0,
     precision: Annotated[
@@ -167,7 +174,7 @@ def train(
 
         if (before := run.stopped(out)) is not None:
             place, settings = _as_before(context, place, settings, before)
-    dataset = _load(**place, damaged=damaged)
+    dataset = _load(**place, damaged=damaged, service=service or "")
     _load_tensorflow(verbose)
     from asl_fast import run
 
@@ -760,6 +767,38 @@ def data_convert(
     )
 
 
+@data_app.command("serve")
+def data_serve(
+    port: Annotated[
+        int, typer.Option(help="Of the dispatcher; the workers have the next ones.")
+    ] = 5050,
+    workers: Annotated[int, typer.Option(help="Each uses all cores.")] = 1,
+    host: Annotated[
+        str, typer.Option(help="Under which trainings reach this machine.")
+    ] = "localhost",
+    join: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Start only workers, for the dispatcher at this address."
+        ),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run a tf.data service, which reads converted data for trainings, until Ctrl-C.
+
+    Whoever reaches its ports can have it read and write files: for closed networks only.
+    """
+    _load_tensorflow(verbose)
+    from asl_fast import service
+
+    def ready(address: str) -> None:
+        _console.print(
+            f"tf.data service at {address} – Ctrl-C ends it.", highlight=False, markup=False
+        )
+
+    service.serve(port, workers, host, join, ready)
+
+
 @data_app.command("render")
 def data_render(
     to: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("data/rendered"),
@@ -796,13 +835,19 @@ def main() -> None:
 
 
 def _load(
-    data: Path | None, train: Path | None, valid: Path | None, damaged: str = "stop"
+    data: Path | None,
+    train: Path | None,
+    valid: Path | None,
+    damaged: str = "stop",
+    service: str = "",
 ) -> "Dataset":
     """Loads a data set with a sign of life, and says what it is."""
     with _rendering() as progress:
         from asl_fast import dataset as datasets
 
-        dataset = datasets.load(data, train=train, valid=valid, progress=progress, damaged=damaged)
+        dataset = datasets.load(
+            data, train=train, valid=valid, progress=progress, damaged=damaged, service=service
+        )
     for name, split in (("train", dataset.train), ("valid", dataset.valid)):
         spelling = "" if split.spelling == "either" else f", {split.spelling} labels"
         _notes.print(

@@ -115,6 +115,7 @@ def load(
     valid: str | os.PathLike[str] | None = None,
     progress: Callable[[int], object] | None = None,
     damaged: str = "stop",
+    service: str = "",
 ) -> Dataset:
     """Loads a data set.
 
@@ -127,10 +128,14 @@ def load(
         progress: Called with the number of images rendered since its last call, where the
             built-in set is not yet in the cache.
         damaged: "stop" or "skip": what to do about damaged records; see `Records.open`.
+        service: Address of a tf.data service that is to read the train records, or "".
 
     Raises:
         InputError: Something named is missing or can't be read.
     """
+    if service:
+        found = load(folder, train=train, valid=valid, damaged=damaged)
+        return found._replace(train=_served(found.train, service))
     if train or valid:
         if folder is not None:
             raise InputError("Give a data folder or single train and valid files, not both.")
@@ -214,6 +219,15 @@ def _open_records(folder: Path, damaged: str) -> Split:
         )
     none = np.zeros((0, *records.shape), np.uint8), np.zeros(0, np.int32)
     return Split(*none, str(folder), records.sha256, "course", records)
+
+
+def _served(split: Split, service: str) -> Split:
+    if split.records is None:
+        raise InputError(
+            f"A tf.data service reads converted data, and {split.source} is none. Convert it "
+            "(asl-fast data convert), or leave the service out."
+        )
+    return split._replace(records=split.records.from_service(service))
 
 
 def _render(split: str, progress: Callable[[int], object] | None) -> Split:

@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from asl_fast import service as services
 from asl_fast import storage
 from asl_fast.errors import InputError
 from asl_fast.pipeline import shuffled, steps_per_epoch
@@ -38,6 +39,7 @@ _COMPRESSIONS = ("", "GZIP")
 _INTERLEAVED, _BLOCK = 8, 16
 _BUFFER = 1 << 18  # bytes of a shard that are read at once
 _WINDOWS = 1_000_003  # more than an epoch has
+_SENT = 1 << 20  # bytes that a tf.data service sends at once
 _HEADER, _FOOTER = 12, 4  # bytes before and after a record's data
 _LENGTH = struct.Struct("<Q")
 _OVERHEAD = 1024  # bytes of a record besides its image, at most; it has 40
@@ -79,6 +81,7 @@ class Records:
         compression: "" or "GZIP".
         shards: In the order of their rows.
         first_rows: Ints, the number of each shard's first row, in a part of a folder; () in all.
+        service: "host:port" of the tf.data service that reads them for trainings; "" for none.
     """
 
     folder: Path
@@ -88,9 +91,10 @@ class Records:
     compression: str
     shards: tuple[Shard, ...]
     first_rows: tuple[int, ...] = ()
+    service: str = ""
 
     @classmethod
-    def open(cls, folder: str | Path, damaged: str = "stop") -> "Records":
+    def open(cls, folder: str | Path, damaged: str = "stop", service: str = "") -> "Records":
         """Reads the index of a folder.
 
         Args:
@@ -99,10 +103,11 @@ class Records:
                 says where it is. "skip": all shards are looked through now; of those that are not
                 what the index says whole copies are made in the cache, of the good records alone,
                 and a warning counts the others.
+            service: As for `from_service`, or "".
 
         Raises:
-            InputError: No index, one that is not whole, a shard that is missing, or no record
-                that is whole.
+            InputError: No index, one that is not whole, a shard that is missing, no record that
+                is whole, or no service that answers.
         """
         folder = Path(folder)
         if damaged not in ("stop", "skip"):
@@ -111,7 +116,26 @@ class Records:
         for shard in records.shards:
             if not (folder / shard.file).is_file():
                 raise InputError(f"{folder} lacks the shard {shard.file}. Convert the data anew.")
-        return records.without_damage() if damaged == "skip" else records
+        records = records.without_damage() if damaged == "skip" else records
+        return records.from_service(service) if service else records
+
+    def from_service(self, address: str) -> "Records":
+        """Returns the same, to be read for trainings by a tf.data service (`asl-fast data serve`).
+
+        Each record still comes once in a pass, as long as no worker is lost meanwhile, but in an
+        order that depends on which worker is faster. So a training that was stopped goes on from
+        its last whole epoch, and no two come out the same. Each shard goes to one worker, and a
+        worker has eight at a time. Validation is read without the service.
+
+        Args:
+            address: "host:port". The service's workers must have the shards under the same path,
+                and don't look through them before: one made to do harm can crash a worker.
+
+        Raises:
+            InputError: No service with a worker answers within 20 s.
+        """
+        services.check(address)
+        return dataclasses.replace(self, service=address)
 
     @property
     def rows(self) -> int:
@@ -142,6 +166,49 @@ class Records:
         first_rows = _first_rows(self.shards)[number::count]
         return dataclasses.replace(self, shards=self.shards[number::count], first_rows=first_rows)
 
+    def stream(
+        self, first: int, last: int, batch_size: int, *, seed: int, window: int, skip: int = 0
+    ) -> tf.data.Dataset:
+        """Returns passes over the records, one after the other, prefetched.
+
+        Args:
+            first: Int, the pass to begin with.
+            last: Int, the pass to end before.
+            batch_size: Int; the last batch of a pass holds what is left.
+            seed: As for `epoch`.
+            window: As for `epoch`.
+            skip: Int, batches to leave out at the beginning.
+
+        Returns:
+            A dataset of (rows, images, classes, pass): the rows' numbers, int64 (n,), what `parse`
+            gives, and an int64 scalar.
+        """
+
+        def parsed(rows: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return (rows, *self.parse(serialized))
+
+        def one(number: tf.Tensor) -> tf.data.Dataset:
+            read = self.epoch(number, batch_size, seed=seed, window=window)
+            return read.map(lambda rows, serialized: (rows, serialized, number))
+
+        if self.service:
+            sent = max(1, _SENT // math.prod(self.shape))
+            each = [
+                self.epoch(
+                    tf.constant(number, tf.int64), sent, seed=seed, window=window, guarded=False
+                ).map(parsed, num_parallel_calls=tf.data.AUTOTUNE)
+                for number in range(first, last)
+            ]
+            stream = services.passes(each, first, batch_size, self.service).skip(skip)
+            stream = stream.map(lambda found, number: (*found, number))
+        else:
+            stream = tf.data.Dataset.range(first, last).flat_map(one).skip(skip)
+            stream = stream.map(
+                lambda rows, serialized, number: (*parsed(rows, serialized), number),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        return stream.prefetch(tf.data.AUTOTUNE)
+
     def epoch(
         self,
         epoch: tf.Tensor,
@@ -167,7 +234,8 @@ class Records:
             A dataset of (rows, records): the rows' numbers, int64 (n,), and serialized (n,).
         """
         count = len(self.shards)
-        paths = tf.constant([str(self.folder / shard.file) for shard in self.shards])
+        folder = self.folder.absolute()  # another process may have another working directory
+        paths = tf.constant([str(folder / shard.file) for shard in self.shards])
         first_rows = self.first_rows or _first_rows(self.shards)
         order = tf.range(count, dtype=tf.int64)
         if window:
@@ -196,10 +264,10 @@ class Records:
         )
         if not window:
             return files.flat_map(read).batch(batch_size)
-        records = files.interleave(
-            read,
+        # Blocks come as batches, as single records would cost more than reading them.
+        blocks = files.interleave(
+            lambda *shard: read(*shard).batch(_BLOCK),
             cycle_length=min(_INTERLEAVED, count),
-            block_length=_BLOCK,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -213,7 +281,8 @@ class Records:
             places = shuffled(tf.range(there), there, seed, key % 2**32)
             return tf.gather(rows, places), tf.gather(serialized, places)
 
-        return records.batch(window).enumerate().map(permuted).rebatch(batch_size)
+        # While one window is being used up, the next one is read.
+        return blocks.rebatch(window).enumerate().map(permuted).prefetch(1).rebatch(batch_size)
 
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the images, uint8 (n, height, width, channels), and the classes, int32 (n,).
@@ -336,6 +405,8 @@ class Records:
             offset = following
         if not wrong and len(good) != shard.rows:
             wrong = [f"{len(good)} records instead of {shard.rows}"]
+        if not wrong and not _decompresses(self.folder / shard.file, self.compression):
+            wrong = ["what follows its records is not compressed as they are"]
         return good, "; ".join(wrong[:3])
 
     def _fits(self, record: bytes) -> bool:
@@ -377,6 +448,13 @@ def damage_in_words(*given: Any) -> Iterator[None]:
             raise InputError(
                 f"{folders} holds records that are no images. Convert the data anew."
             ) from error
+        for records in every:
+            if records.service:
+                reason = str(getattr(error, "message", error)).splitlines()[0][:200]
+                raise InputError(
+                    f"The tf.data service at {records.service} failed, or a worker of it can't "
+                    f"read {records.folder.absolute()}: {reason}"
+                ) from error
         raise
 
 
@@ -537,7 +615,16 @@ def _masked(data: bytes) -> int:
     return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _plain_chunks(path: Path, compression: str) -> Iterator[bytes]:
+def _decompresses(path: Path, compression: str) -> bool:
+    try:
+        for _ in _plain_chunks(path, compression, strict=True):
+            pass
+    except zlib.error:
+        return False
+    return True
+
+
+def _plain_chunks(path: Path, compression: str, *, strict: bool = False) -> Iterator[bytes]:
     """Yields a shard's content, as far as it can be decompressed; no chunk is over `_CHUNK`."""
     stream = zlib.decompressobj(wbits=31)
     with path.open("rb") as file:
@@ -549,6 +636,8 @@ def _plain_chunks(path: Path, compression: str) -> Iterator[bytes]:
                 try:
                     yield stream.decompress(content, _CHUNK)
                 except zlib.error:
+                    if strict:
+                        raise
                     return
                 content = stream.unconsumed_tail
                 if stream.eof:  # another may follow

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,40 @@ _CHOICES = {
     "resident": ("auto", "on", "off"),
 }
 _PACKAGES = ("asl-fast", "keras", "numpy", "pandas", "tensorflow")
+
+
+class _Logs(keras.callbacks.TensorBoard):
+    """TensorBoard's log, which ends where it can't be written; the training goes on."""
+
+    _broken = False
+
+    def _try(self, method: Callable[..., None], *arguments: Any) -> None:
+        if self._broken:
+            return
+        try:
+            method(*arguments)
+        except tf.errors.OpError as error:
+            self._broken = True
+            reason = error.message.splitlines()[0].rpartition("; ")[2]
+            _log.warning("%s can't be written: %s. Training goes on.", self.log_dir, reason)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._try(super().on_epoch_begin, epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._try(super().on_epoch_end, epoch, logs)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._try(super().on_train_begin, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._try(super().on_train_end, logs)
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._try(super().on_test_begin, logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self._try(super().on_test_end, logs)
 
 
 def train(
@@ -190,7 +224,7 @@ def train(
         clock = TrainingClock()
         own = [clock, keras.callbacks.LambdaCallback(on_epoch_end=keep)]
         if chief:
-            own.insert(1, keras.callbacks.TensorBoard(out / "logs", write_graph=False))
+            own.insert(1, _Logs(out / "logs", write_graph=False))
         history = fit(
             model,
             *_data(dataset.train),

@@ -1,6 +1,7 @@
 """Where training gets its batches from, and what is done to them in the training step."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,8 +29,8 @@ from asl_fast.standardize import Standardize
 
 __all__ = ["Kept", "Source", "own_iterator", "source"]
 
-# Records of a stream that are shuffled at a time: 13 MB of 28x28.
-_WINDOW = 16384
+# Records of a stream that are shuffled at a time, 13 MB of 28x28; and bytes, of larger images.
+_WINDOW, _WINDOW_BYTES = 16384, 1 << 28
 
 _KERAS_OWN = "keras.src.legacy.preprocessing.image"
 
@@ -278,21 +279,17 @@ def _of_records(
     records: Records, batch_size: int, shuffle: bool, seed: int, dress: _Dress
 ) -> Source:
     in_pass = steps_per_epoch(records.rows, batch_size)
+    window = min(_WINDOW, max(1, _WINDOW_BYTES // math.prod(records.shape)))
+    order = {"seed": seed, "window": window if shuffle else 0}
 
-    def one_pass(epoch: tf.Tensor) -> tf.data.Dataset:
-        window = _WINDOW if shuffle else 0
-        found = records.epoch(epoch, batch_size, seed=seed, window=window)
-        return found.map(lambda rows, serialized: (rows, serialized, epoch))
-
-    def batch(rows: tf.Tensor, serialized: tf.Tensor, epoch: tf.Tensor) -> Batch:
-        return Batch((*records.parse(serialized), None), rows, epoch)
+    def batch(rows: tf.Tensor, images: tf.Tensor, classes: tf.Tensor, epoch: tf.Tensor) -> Batch:
+        return Batch((images, classes, None), rows, epoch)
 
     def batches(span: Span) -> tf.data.Dataset:
         # Passes need not end where epochs do.
         first_pass, done = divmod(span.first_step, in_pass)
-        passes = tf.data.Dataset.range(first_pass, steps_per_epoch(span.last_step, in_pass))
-        chosen = passes.flat_map(one_pass).skip(done)
-        return chosen.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        last_pass = steps_per_epoch(span.last_step, in_pass)
+        return records.stream(first_pass, last_pass, batch_size, **order, skip=done).map(batch)
 
     def pieces(span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
         # Each worker reads its own shards, one pass after the other, whatever the others do.
@@ -302,25 +299,22 @@ def _of_records(
             batch_size // devices + (device < batch_size % devices)
             for device in _devices_of(context)
         ]
-        done = span.first_step * sum(shares)
-
-        def one_pass(epoch: tf.Tensor) -> tf.data.Dataset:
-            window = _WINDOW if shuffle else 0
-            found = mine.epoch(epoch, sum(shares), seed=seed, window=window)
-            return found.map(
-                lambda rows, serialized: (rows, serialized, tf.fill(tf.shape(rows), epoch))
-            )
-
-        stream = tf.data.Dataset.counter(done // mine.rows).flat_map(one_pass)
-        if done % mine.rows:
-            stream = stream.unbatch().skip(done % mine.rows).batch(sum(shares))
+        own = sum(shares)
+        first_pass, done = divmod(span.first_step * own, mine.rows)
+        last_pass = steps_per_epoch(span.last_step * own, mine.rows)
+        stream = mine.stream(first_pass, last_pass, own, **order)
+        # A batch may hold the end of a pass and the beginning of the next one.
+        stream = stream.map(lambda *found: (*found[:-1], tf.fill(tf.shape(found[0]), found[-1])))
+        if done:
+            stream = stream.unbatch().skip(done).batch(own)
         weights = tf.constant([share * devices / batch_size for share in shares])
 
         def part(number: tf.Tensor, found: Any) -> tuple[Batch, tf.Tensor]:
-            rows, serialized, epochs = found
-            return batch(rows, serialized, epochs[0]), weights[number % len(shares)]
+            rows, images, classes, epochs = found
+            return batch(rows, images, classes, epochs[0]), weights[number % len(shares)]
 
-        return stream.rebatch(shares).enumerate().map(part).prefetch(tf.data.AUTOTUNE)
+        # Again and again, as passes are short where a worker of a tf.data service was lost.
+        return stream.repeat().rebatch(shares).enumerate().map(part).prefetch(tf.data.AUTOTUNE)
 
     return Source(
         batches,
@@ -328,7 +322,7 @@ def _of_records(
         dress.prepare,
         validation=dress.validation,
         augments=dress.augments,
-        exact=True,
+        exact=not records.service,
         pieces=pieces,
     )
 

@@ -201,6 +201,8 @@ def _read(content: bytes, name: str, first_row: int) -> pd.DataFrame:
             )
     except UnicodeDecodeError:
         raise InputError(f"{name} is not a CSV file: it is not text in UTF-8.") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{name} has no header.") from None
     except pd.errors.ParserWarning:
         raise InputError(
             f"{name}, row {first_row}: more cells than the header has names."

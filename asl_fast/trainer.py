@@ -142,7 +142,7 @@ def fit(
         validation_data: As Keras's, or `Records`. Where x is arrays or records, so are these
             stored: they go through `standardize`, or through the standardisation of `augment`.
         shuffle: Bool. Whether arrays and records are shuffled, anew at each epoch; records within
-            16,384 at a time, after their shards.
+            16,384 or 256 MiB at a time, after their shards.
         class_weight: As Keras's; a class without one weighs 1.
         sample_weight: One weight a row, where x is arrays.
         initial_epoch: Int. For arrays also the epoch whose order and augmentation come first.

@@ -2,6 +2,9 @@
 
     python -m benchmarks.faults --out benchmarks/results/faults.md [--points 0.1] [FAULT …]
 
+At full length that takes an hour or two. With `--kept FILE` what comes out is added to a file, and
+the page shows all that is in it: so faults can be injected in portions.
+
 Each fault is a function that yields what was done and what went wrong, or None. Where a training
 is concerned, it ends in a process forked from one that has TensorFlow loaded but not used; "the
 same" are the bits of all weights and the history.
@@ -240,13 +243,18 @@ def data(changed: str | None = None) -> dataset.Dataset:
     return dataset.Dataset("small", split(images, labels), split(images[:48], labels[:48]))
 
 
-def train(out: Path, changed: str | None = None, resume: bool = True) -> None:
+def train(
+    out: Path,
+    changed: str | None = None,
+    resume: bool = True,
+    found: dataset.Dataset | None = None,
+) -> None:
     """Trains the course's network for three epochs of six steps, a checkpoint after each step."""
     from asl_fast import run
 
     changes = {"epochs": EPOCHS, "batch_size": 50}
     options: dict[str, Any] = {"changes": changes, "steps_per_execution": 1, "verbose": 0}
-    run.train(data(changed), out, resume=resume, checkpoint_seconds=0, **options)
+    run.train(found or data(changed), out, resume=resume, checkpoint_seconds=0, **options)
 
 
 def begin(function: Callable[..., None], *arguments: Any, log: Path) -> int:
@@ -307,18 +315,20 @@ def result(out: Path) -> str:
     return hashlib.sha256(digest.digest() + json.dumps(rows).encode()).hexdigest()
 
 
-def reference(folder: Path) -> tuple[str, float]:
+def reference(folder: Path, function: Callable[..., None] = train) -> tuple[str, float]:
     """Returns the result of a training that nothing happens to, and its seconds."""
     start = time.monotonic()
-    code = ended(train, folder / "whole", log=folder / "whole.log")
+    code = ended(function, folder / "whole", log=folder / "whole.log")
     assert code == 0, (folder / "whole.log").read_text()
     return result(folder / "whole"), time.monotonic() - start
 
 
-def to_its_end(out: Path, log: Path, whole: str) -> str | None:
+def to_its_end(
+    out: Path, log: Path, whole: str, function: Callable[..., None] = train
+) -> str | None:
     """Resumes a training until it ends, and compares."""
     if not (out / "metrics.json").exists():
-        code = ended(train, out, log=log)
+        code = ended(function, out, log=log)
         if code:
             return f"exit code {code}: {log.read_text()[-300:]}"
     return wrong(the_same=result(out) == whole)
@@ -340,6 +350,41 @@ def stopped(folder: Path, points: int) -> Outcomes:
             sent.append(f"{number.name} after {moment:.1f} s, exit code {code}")
         yield "; ".join(sent), to_its_end(out, log, whole)
         shutil.rmtree(out)
+
+
+def killed(folder: Path, points: int) -> Outcomes:
+    """SIGKILL at a random moment of a training that reads a table, caches it and trains."""
+    from asl_fast import table
+
+    for name, count in (("train", 300), ("valid", 48)):
+        table.write(folder / f"{name}.csv", IMAGES[:count], LABELS[:count])
+
+    def from_file(out: Path) -> None:
+        os.environ["ASL_FAST_CACHE"] = f"{out}-cache"
+        train(out, found=dataset.load(train=folder / "train.csv", valid=folder / "valid.csv"))
+
+    whole, seconds = reference(folder, from_file)
+    for point in range(points):
+        out, log = folder / f"{point}", folder / f"{point}.log"
+        moment = RANDOM.uniform(0, seconds)
+        process = begin(from_file, out, log=log)
+        if point % 5:  # most of the time goes by before the first step
+            begun = time.monotonic()
+            while not list(out.glob("checkpoints/*.checkpoint")):
+                time.sleep(0.01)
+            moment = time.monotonic() - begun + RANDOM.uniform(0, seconds / 8)
+            time.sleep(max(0.0, begun + moment - time.monotonic()))
+        else:
+            time.sleep(moment)
+        os.kill(process, signal.SIGKILL)
+        end(process)
+        left = len(list(out.glob("checkpoints/*.checkpoint")))
+        yield (
+            f"after {moment:.1f} of {seconds:.1f} s, {left} checkpoints",
+            to_its_end(out, log, whole, from_file),
+        )
+        for path in folder.glob(f"{point}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def run_full(folder: Path, points: int) -> Outcomes:
@@ -446,6 +491,7 @@ def data_changed(folder: Path, points: int) -> Outcomes:
 
 FAULTS = {
     "stopped": Fault(stopped, 20, "resumed, it ends with the same bits as one never stopped"),
+    "killed, training": Fault(killed, 50, "resumed, it ends with the same bits"),
     "disk full, training": Fault(
         run_full, 30, "no traceback; with space again it is resumed and ends with the same bits"
     ),
@@ -487,37 +533,73 @@ def main() -> None:
     parser.add_argument("faults", nargs="*", help=", ".join(FAULTS))
     parser.add_argument("--out", type=Path, help="the page")
     parser.add_argument("--points", type=float, default=1, help="times as many as usual")
+    parser.add_argument("--kept", type=Path, help="file of all outcomes, to go on with")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import asl_fast.run  # noqa: F401  # loads TensorFlow, uses nothing of it
 
-    lines = ["| fault | injected | survived | what that means | seconds |"]
-    lines.append("| --- | --- | --- | --- | --- |")
-    losses = []
-    for name in arguments.faults or FAULTS:
-        points = max(1, round(FAULTS[name].points * arguments.points))
-        outcomes, seconds = tried(name, points)
-        lost = [f"- {name}, {where}: {problem}" for where, problem in outcomes if problem]
-        losses += lost
-        counts = f"{len(outcomes)} | {len(outcomes) - len(lost)}"
-        lines.append(f"| {name} | {counts} | {FAULTS[name].survived} | {seconds:.0f} |")
-        print(lines[-1], *lost, sep="\n", flush=True)
-        if name == "stopped":
-            details = [f"{number}. {where}" for number, (where, _) in enumerate(outcomes, 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = arguments.kept or Path(folder) / "kept.jsonl"
+        for name in arguments.faults or FAULTS:
+            before = len(outcomes_of(kept).get(name, ([], 0.0))[0])
+            RANDOM.seed(f"{name} {before}")  # other moments in each portion
+            points = max(1, round(FAULTS[name].points * arguments.points))
+            outcomes, seconds = tried(name, points)
+            with kept.open("a") as file:
+                file.write(json.dumps([name, outcomes, seconds]) + "\n")
+            print(line(name, outcomes, seconds), flush=True)
+        found = outcomes_of(kept)
+    losses = [
+        f"- {name}, {where}: {problem}"
+        for name, (outcomes, _) in found.items()
+        for where, problem in outcomes
+        if problem
+    ]
+    print(*losses, sep="\n")
     if arguments.out:
-        import keras
-        import tensorflow as tf
-
-        about = (
-            f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python "
-            f"{platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
-        )
-        text = ["# Faults injected", "", f"`python -m benchmarks.faults`; {about}.", "", *lines]
-        text += ["", _ABOUT]
-        text += ["", "## Stopped and resumed", "", *details] if "stopped" in FAULTS else []
-        text += ["", "## Lost", "", *(losses or ["Nothing."]), ""]
-        arguments.out.write_text("\n".join(text))
+        arguments.out.write_text(page(found, losses))
     sys.exit(1 if losses else 0)
+
+
+def outcomes_of(kept: Path) -> dict[str, tuple[list[tuple[str, str | None]], float]]:
+    """Returns the outcomes and seconds of each fault in a file, in the faults' order."""
+    found: dict[str, tuple[list[tuple[str, str | None]], float]] = {}
+    for text in kept.read_text().splitlines() if kept.exists() else []:
+        name, outcomes, seconds = json.loads(text)
+        before, others = found.get(name, ([], 0.0))
+        found[name] = [*before, *map(tuple, outcomes)], others + seconds
+    return {name: found[name] for name in FAULTS if name in found}
+
+
+def line(name: str, outcomes: list[tuple[str, str | None]], seconds: float) -> str:
+    """Returns a fault's row of the table."""
+    whole = sum(problem is None for _, problem in outcomes)
+    return f"| {name} | {len(outcomes)} | {whole} | {FAULTS[name].survived} | {seconds:.0f} |"
+
+
+def page(found: dict[str, tuple[list[tuple[str, str | None]], float]], losses: list[str]) -> str:
+    """Returns all that was injected, as Markdown."""
+    import keras
+    import tensorflow as tf
+
+    about = (
+        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
+    )
+    lines = ["# Faults injected", "", f"`python -m benchmarks.faults`; {about}.", ""]
+    lines += ["| fault | injected | survived | what that means | seconds |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    lines += [line(name, *of) for name, of in found.items()]
+    lines += ["", _ABOUT]
+    for name, title in (
+        ("killed, training", "Killed and resumed"),
+        ("stopped", "Stopped and resumed"),
+    ):
+        if name in found:
+            outcomes, _ = found[name]
+            lines += ["", f"## {title}", ""]
+            lines += [f"{number}. {where}" for number, (where, _) in enumerate(outcomes, 1)]
+    return "\n".join([*lines, "", "## Lost", "", *(losses or ["Nothing."]), ""])
 
 
 if __name__ == "__main__":

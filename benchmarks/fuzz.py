@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -321,8 +322,9 @@ def main() -> None:
         child(arguments.child, arguments.seconds, arguments.out)
         return
     targets = arguments.targets or list(TARGETS)
-    print("| target | inputs | seconds | findings |\n| --- | --- | --- | --- |")
+    print("| target | inputs | seconds | of a CPU | findings |\n| --- | --- | --- | --- | --- |")
     for name in targets:
+        before = _cpu_seconds()
         runs, left = 0, arguments.seconds // len(targets)
         total = left
         while left > 0:  # a crash ends the process
@@ -331,14 +333,21 @@ def main() -> None:
             begin = os.times().elapsed
             ended = subprocess.run([*command, *options], capture_output=True, text=True)
             left -= max(1, int(os.times().elapsed - begin))
-            (arguments.out / name / "log.txt").write_text(ended.stderr[-20_000:])
+            (arguments.out / name / "log").write_text(ended.stderr[-20_000:])
             counted = re.search(r"number_of_executed_units: (\d+)", ended.stderr)
             runs += int(counted[1]) if counted else 0
             if not counted and ended.returncode:
                 sys.exit(f"{name} can't be fuzzed:\n{ended.stderr[-2000:]}")
         kinds = ["*.txt", "crash-*", "timeout-*", "oom-*"]
         found = [path for kind in kinds for path in (arguments.out / name).glob(kind)]
-        print(f"| {name} | {runs:,} | {total} | {len(found) - 1} |", flush=True)
+        counts = f"{runs:,} | {total} | {_cpu_seconds() - before:.0f} | {len(found)}"
+        print(f"| {name} | {counts} |", flush=True)
+
+
+def _cpu_seconds() -> float:
+    """Returns what all children that have ended took of CPUs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

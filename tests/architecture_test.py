@@ -17,7 +17,10 @@ FLOORS = [
         *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),
         *("decode", "hands", "quiet"),
     },
-    {"affine", "figures", "pipeline", "lint", "precision", "optimizer", "photograph"},
+    {
+        *("affine", "figures", "pipeline", "lint", "precision", "optimizer"),
+        *("photograph", "service"),
+    },
     {"augment", "loop", "targets", "checkpoint", "records"},
     {"dataset", "standardize", "iterators", "memory", "convert", "distribution"},
     {"files", "kaggle", "network", "saving"},

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 # Before TensorFlow is imported anywhere.
@@ -12,6 +13,8 @@ import pytest
 from rich.console import Console
 
 from asl_fast import cli
+from scripts.local_cluster import free_ports
+from tests import forked
 from tests.samples import blobs, write_csv
 
 
@@ -95,3 +98,27 @@ def browser():
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Address of a tf.data service with two workers, each in a process of its own."""
+    from asl_fast import service  # it loads TensorFlow, which not all tests need
+
+    folder = tmp_path_factory.mktemp("service")
+    first, *_, other = sorted(free_ports(4))  # the worker has the port after it
+    address = f"localhost:{first}"
+    processes = []
+    for port, join in ((first, None), (other, address)):
+        log = folder / f"{port}.log"
+        arguments = (port, 1, "localhost", join, print)
+        processes.append(forked.start(log, service.serve, *arguments, PYTHONUNBUFFERED="1"))
+        deadline = time.monotonic() + 60
+        while address not in (log.read_text() if log.exists() else ""):
+            assert processes[-1].is_alive(), log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    yield address
+    for process in processes:
+        process.kill()
+        process.join()

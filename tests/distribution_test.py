@@ -86,13 +86,16 @@ def on_devices(folder):
     (folder / "devices.json").write_text(json.dumps(found))
 
 
-def work(folder, number, *, streams=False, dies=False):
+def work(folder, number, *, streams=False, dies=False, service=None):
     """Trains as one of several workers."""
     strategy = distribution.choose("auto").value
     assert distribution.is_chief(strategy) == (number == 0)
     result = {}
     if streams:
         result["streamed"] = train(strategy, Records.open(folder / "records"), None)
+    if service:
+        records = Records.open(folder / "records", service=service)
+        result["served"] = train(strategy, records, None)
     result["arrays"] = train(
         strategy,
         callbacks=[Die()] if dies and number else [],
@@ -185,18 +188,21 @@ def test_workers_train_what_one_does_and_agree(on_one_machine, start, folder):
     assert_close(first["arrays"], on_one_machine["none"])
 
 
-def test_workers_go_on_from_the_checkpoint_after_one_was_killed(on_one_machine, start, folder):
+def test_workers_go_on_from_the_checkpoint_after_one_was_killed(
+    on_one_machine, start, folder, served
+):
     first, second = start(2, chief=True, dies=True)
     second.join(200)
     assert second.exitcode == -signal.SIGKILL
     first.kill()  # it can't go on, and may wait long to find out
     first.join()
     assert list((folder / "kept").glob("*.checkpoint"))
-    one, other = results(start(2, chief=True, streams=True), folder)
+    one, other = results(start(2, chief=True, streams=True, service=served), folder)
     assert one == other
     assert_close(one["arrays"], on_one_machine["none"])
     assert len(one["arrays"][1]["loss"]) == 3
-    assert one["streamed"][1]["loss"][-1] < one["streamed"][1]["loss"][0]
+    for name in ("streamed", "served"):
+        assert one[name][1]["loss"][-1] < one[name][1]["loss"][0]
 
 
 @pytest.mark.parametrize(

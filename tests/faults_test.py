@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from asl_fast import Checkpoints, fit
+from asl_fast import Checkpoints, fit, run
 from benchmarks import faults
 from tests.samples import blobs
 
@@ -69,3 +69,15 @@ def test_a_signal_within_validation_changes_nothing(tmp_path):
     assert again[0] == whole[0]
     for one, other in zip(again[1], whole[1], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_log_that_cannot_be_written_ends_no_training(tmp_path, caplog):
+    images, labels = blobs(60)
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(24, "softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    logs = run._Logs(tmp_path / "logs", write_graph=False)
+    with faults.full_after(300):
+        told = fit(model, images, labels, epochs=3, callbacks=[logs], verbose=0)
+    assert len(told.history["loss"]) == 3
+    assert "logs can't be written: " in caplog.text

@@ -291,6 +291,15 @@ def test_whole_records_of_something_else_are_named(tmp_path, put, message):
         list(records.batches(8))
 
 
+def test_what_follows_a_compressed_shard_is_named(tmp_path):
+    records = made(tmp_path / "data", "GZIP")
+    path = records.folder / "a.tfrecord"
+    path.write_bytes(path.read_bytes() + b"more")
+    message = "a.tfrecord: what follows its records is not compressed as they are. Convert"
+    with pytest.raises(InputError, match=message), damage_in_words(records):
+        list(records.batches(8))
+
+
 def test_a_compressed_shard_that_expands_without_end_is_refused(tmp_path, monkeypatch):
     records = made(tmp_path / "data", "GZIP")
     path = records.folder / "a.tfrecord"

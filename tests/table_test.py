@@ -2,9 +2,11 @@ import gzip
 import lzma
 import zipfile
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import strategies as st
 
 from asl_fast import InputError, load_csv, table
 from tests.samples import blobs, write_csv
@@ -124,6 +126,7 @@ WRONG = {
     "no rows": (lambda frame: frame[:0], "has a header but no rows"),
     "nothing": (lambda frame: b"", "is empty"),
     "only a byte-order mark": (lambda frame: b"\xef\xbb\xbf\n", "is empty"),
+    "an empty header": (lambda frame: b"\r,", "has no header"),
     "a picture": (lambda frame: b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "it is not text in UTF-8"),
     "a longer first row": (
         lambda frame: frame.to_csv(index=False).replace("\n", ",7\n").replace(",7", "", 1).encode(),
@@ -163,3 +166,28 @@ def test_the_number_of_further_wrong_cells_is_told(frame, parse):
     frame.loc[[3, 5], "pixel9"] = 300
     with pytest.raises(InputError, match=r"row 4, column pixel9: .* \(1 more such cell.\)"):
         parse(frame)
+
+
+HEADER = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]) + "\n"
+CELLS = st.sampled_from(["0", "9", "255", "-1", "1e999", "nan", "", '"', "\0", "0x1", "é", " 7 "])
+
+
+@hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+@hypothesis.given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.text(max_size=40).map(str.encode),
+        st.lists(CELLS, min_size=1, max_size=4).map(
+            lambda row: (HEADER + ",".join(row) + ",1" * (785 - len(row)) + "\n").encode()
+        ),
+    )
+)
+def test_whatever_is_in_a_table_it_is_read_or_refused_in_words(content):
+    said = "a table"
+    try:
+        found = table.parse(table.decompress(content, "a table"), "a table")
+        assert found.images.shape == (1, 28, 28, 1)
+    except InputError as error:
+        said = str(error)
+    assert said.startswith("a table")
+    assert "\n" not in said

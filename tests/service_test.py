@@ -1,0 +1,148 @@
+import signal
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from asl_fast import Checkpoints, InputError, Records, dataset, fit, service
+from asl_fast.records import write_index, write_shard
+from scripts.local_cluster import free_ports
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (230, 4, 4, 1)).astype(np.uint8)
+LABELS = np.arange(230) % 3
+
+
+@pytest.fixture
+def records(tmp_path):
+    """The folder of twenty-three shards."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    shards = [
+        write_shard(folder / f"{i}.tfrecord", IMAGES[10 * i :][:10], LABELS[10 * i :][:10])
+        for i in range(23)
+    ]
+    write_index(folder, (4, 4, 1), range(3), "abc", "", shards, {})
+    return folder
+
+
+def test_each_record_comes_once_in_a_pass(served, records):
+    streamed = Records.open(records, service=served)
+    passes = {2: [], 3: []}
+    for rows, images, classes, number in streamed.stream(2, 4, 8, seed=3, window=40):
+        np.testing.assert_array_equal(images, IMAGES[rows])
+        np.testing.assert_array_equal(classes, LABELS[rows])
+        passes[int(number)].append(rows.numpy())
+    for batches in passes.values():
+        assert [len(rows) for rows in batches] == [8] * 28 + [6]
+        assert sorted(np.concatenate(batches)) == list(range(230))
+    one, other = (np.concatenate(batches) for batches in passes.values())
+    assert np.mean(one == other) < 0.1
+    assert np.mean(one == np.arange(230)) < 0.1
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations > 40:
+            raise KeyboardInterrupt
+
+
+def trained(x, folder, *callbacks):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(3, "softmax"))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    kept = Checkpoints(folder, 0)
+    arguments = {"batch_size": 8, "epochs": 3, "verbose": 0, "checkpoints": kept}
+    return fit(model, x, callbacks=list(callbacks), **arguments).history["loss"]
+
+
+def test_a_training_goes_on_from_its_last_whole_epoch(served, records, tmp_path):
+    streamed = Records.open(records, service=served)
+    with pytest.raises(KeyboardInterrupt):
+        trained(streamed, tmp_path / "kept", Stop())
+    facts = Checkpoints(tmp_path / "kept").load().facts
+    assert (facts["epoch"], facts["step"]) == (1, 0)
+    # At a whole epoch the service may be left out.
+    losses = trained(Records.open(records), tmp_path / "kept")
+    assert len(losses) == 3
+    assert np.isfinite(losses).all()
+
+
+def test_a_training_within_an_epoch_is_not_taken_up_in_another_order(served, records, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        trained(Records.open(records), tmp_path / "kept", Stop())
+    with pytest.raises(InputError, match="was stopped within an epoch, where only batches in the"):
+        trained(Records.open(records, service=served), tmp_path / "kept")
+
+
+def test_damage_is_named(served, records, tmp_path):
+    streamed = Records.open(records, service=served)
+    path = records / "7.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"7.tfrecord: record 10 at byte \d+ is damaged"):
+        trained(streamed, tmp_path / "kept")
+
+
+def test_what_a_service_cannot_do_is_refused(folder):
+    with pytest.raises(InputError, match="reads converted data, and .*sign_mnist_train.csv is"):
+        dataset.load(folder, service="localhost:1")
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:99999", ":1", "host:x"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(InputError, match="address is HOST:PORT"):
+        service.check(address)
+
+
+def test_a_service_that_does_not_answer_is_refused():
+    (port,) = free_ports(1)
+    with pytest.raises(InputError, match=f"answers at localhost:{port} .*asl-fast data serve"):
+        service.check(f"localhost:{port}", 2)
+
+
+SILENT = """
+import socket, sys
+from asl_fast import InputError, service
+
+with socket.create_server(("localhost", 0)) as server:
+    try:
+        service.check(f"localhost:{server.getsockname()[1]}", 1)
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_service_that_says_nothing_is_refused_in_time():
+    # In a process of its own, as TensorFlow tries on; and the process must end all the same.
+    said = subprocess.run(
+        [sys.executable, "-c", SILENT], capture_output=True, text=True, timeout=60
+    )
+    assert said.returncode == 0, said.stderr
+    assert "No tf.data service with a worker answered at localhost:" in said.stdout
+    assert "within 1 s" in said.stdout
+
+
+def test_a_port_in_use_is_told():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(InputError, match=f"Can't listen at port {port}.*--port"):
+            service.serve(port, 1, "localhost", None, print)
+    with pytest.raises(InputError, match="at least 1 worker"):
+        service.serve(port, 0, "localhost", None, print)
+
+
+def test_it_ends_by_ctrl_c():
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "asl_fast", "data", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    told = process.stdout.readline()
+    assert f"tf.data service at localhost:{port}" in told, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
