@@ -372,6 +372,8 @@ def killed(folder: Path, points: int) -> Outcomes:
             begun = time.monotonic()
             while not list(out.glob("checkpoints/*.checkpoint")):
                 time.sleep(0.01)
+                if time.monotonic() - begun > 10 * seconds:
+                    break  # it may have ended
             moment = time.monotonic() - begun + RANDOM.uniform(0, seconds / 8)
             time.sleep(max(0.0, begun + moment - time.monotonic()))
         else:
