@@ -213,6 +213,7 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullLocator
 
     figure, every = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained")
     for column, (group, key, label) in enumerate(
@@ -229,6 +230,8 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
             axes.plot(x, y, color="C0", label=f"exponent {exponent(x, y):+.2f}")
             axes.set_xscale("log")
             axes.set_yscale("log")
+            axes.set_xticks(x, [f"{value:,}" for value in x])
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xlabel(label)
             axes.set_ylabel(what)
             low, high = axes.get_ylim()

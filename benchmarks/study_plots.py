@@ -78,6 +78,6 @@ def worth(lines: list[dict[str, Any]], path: Path) -> None:
         axes.set_title(data)
         axes.set_ylabel("accuracy")
         axes.grid(axis="y", alpha=0.3)
-    figure.suptitle("Accuracy on the train set (grey) and on the valid set (orange); dots: seeds")
+    figure.suptitle("Grey: train set; orange: valid set; dots: seeds")
     figure.savefig(path, dpi=130)
     plt.close(figure)
