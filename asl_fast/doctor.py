@@ -58,7 +58,7 @@ def diagnose(
 
     if device.accelerator() is None and precision.has_bfloat16():
         progress("Measuring bfloat16")
-        precision.measure(lambda policy: _compiled(build_cnn(dtype=policy), recipe))
+        precision.measure()
     chosen = precision.choose()
     jit = device.choose_jit("auto", model)
     size = rows * (int(np.prod(shape[1:])) + 4 * model.output_shape[1])

@@ -15,6 +15,9 @@ import tensorflow as tf
 
 __all__ = ["normalized_pool", "pooled_at_once"]
 
+# Rows times columns: of smaller images less is gained than their programs take to be compiled.
+_LEAST = 100
+
 # Parts of a batch that are added up value by value before the rest is: XLA's own sums over all but
 # the last axis take four times as long on CPUs.
 _PARTS = 16
@@ -206,6 +209,7 @@ def _fit_together(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
         and norm.compute_dtype != "float64"
         and norm.activity_regularizer is pool.activity_regularizer is None
         and None not in norm.input.shape[1:]
+        and norm.input.shape[1] * norm.input.shape[2] >= _LEAST
     )
 
 

@@ -2,13 +2,14 @@
 
 import keras
 
+from asl_fast.muon import KernelMuon
 from asl_fast.recipe import Recipe
 
 __all__ = ["build_optimizer"]
 
 
 def build_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """Builds the optimiser of a training, of Keras's parts: a saved model needs nothing else.
+    """Builds the optimiser of a training: Keras's, or `KernelMuon`.
 
     Args:
         recipe: How to train.
@@ -31,6 +32,7 @@ def build_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
         "adamw": optimizers.AdamW,
         "sgd": optimizers.SGD,
         "muon": optimizers.Muon,
+        "kernel_muon": KernelMuon,
         "lion": optimizers.Lion,
     }
     settings: dict = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
@@ -38,11 +40,13 @@ def build_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
         settings["weight_decay"] = recipe.weight_decay  # it takes no None
     elif recipe.optimizer == "sgd":
         settings |= {"momentum": 0.9, "nesterov": True}
-    elif recipe.optimizer == "muon":
-        # Of the network's kernels Muon takes the two matrices; the last one is not for it.
+    elif recipe.optimizer in ("muon", "kernel_muon"):
+        # Of the network's kernels the last one is not for it.
         settings |= {
             "exclude_layers": ["predictions"],
             "weight_decay": recipe.weight_decay,
             "adam_weight_decay": recipe.weight_decay,
         }
+        if recipe.optimizer == "kernel_muon":
+            settings |= {"momentum": 0.85, "ns_steps": 3}
     return kinds[recipe.optimizer](**settings)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,14 +12,15 @@ import tensorflow as tf
 
 from asl_fast import device, storage
 from asl_fast.device import Choice
-from asl_fast.normalization import pooled_at_once
+from asl_fast.errors import InputError
 
 __all__ = ["choose", "has_bfloat16", "measure", "under"]
 
 # A CPU has instructions for bfloat16 if it has one of these features.
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "amx-bf16"})
-# What bfloat16 must gain on a CPU to be chosen: less is lost in the noise.
-_WORTH = 1.1
+# What convolutions must gain by bfloat16 on a CPU for it to be chosen: the rest of a step gains
+# less.
+_WORTH = 1.2
 
 
 def choose(requested: str = "auto") -> Choice:
@@ -27,7 +29,7 @@ def choose(requested: str = "auto") -> Choice:
     Args:
         requested: The name of a Keras dtype policy, or "auto": mixed_bfloat16 on GPUs of compute
             capability 8.0 or later, mixed_float16 on 7.x, and mixed_bfloat16 on CPUs where
-            `measure` has found it faster; float32 elsewhere.
+            `measure` finds it faster, once for a machine; float32 elsewhere.
     """
     if requested != "auto":
         return Choice(requested, "as asked for")
@@ -40,11 +42,8 @@ def choose(requested: str = "auto") -> Choice:
         return Choice("mixed_float16" if weakest >= (7, 0) else "float32", words)
     if not has_bfloat16():
         return Choice("float32", "the CPU has no instructions for bfloat16")
-    gain = _measured()
-    if gain is None:
-        why = "what the CPU's bfloat16 gains was not measured yet: `asl-fast doctor` does"
-        return Choice("float32", why)
-    why = f"bfloat16 was measured {gain:.2f} times as fast on this CPU"
+    gain = _measured() or measure()
+    why = f"bfloat16 convolutions were measured {gain:.2f} times as fast on this CPU"
     return Choice("mixed_bfloat16" if gain >= _WORTH else "float32", why)
 
 
@@ -53,37 +52,44 @@ def has_bfloat16() -> bool:
     return bool(_BFLOAT16 & device.cpu()[1])
 
 
-def measure(build: Callable[[str], keras.Model], batch_size: int = 32, turns: int = 9) -> float:
-    """Measures how many times as fast bfloat16 trains on this CPU, and keeps it for `choose`.
+def measure(turns: int = 15) -> float:
+    """Measures how many times as fast bfloat16 is on this CPU, and keeps it for `choose`.
+
+    What is timed is the largest convolution of the course's network with both of its gradients,
+    for a batch of 32, which takes half a second in all.
 
     Args:
-        build: From the name of a dtype policy to a compiled model, for images and one-hot labels.
-        batch_size: Int.
-        turns: Int, how often each policy is timed, in turn; of the ratios the lower quartile
-            counts, so that noise chooses no bfloat16.
+        turns: Int, how often each is timed, in turn; of the ratios the lower quartile counts, so
+            that noise chooses no bfloat16.
     """
-    models = {policy: build(policy) for policy in ("float32", "mixed_bfloat16")}
-    seconds: dict[str, list[float]] = {policy: [] for policy in models}
-    random = np.random.default_rng(0)
-    with contextlib.ExitStack() as stack:
-        for model in models.values():
-            stack.enter_context(pooled_at_once(model))  # as `fit` trains
-        for turn in range(turns + 1):
-            for policy, model in models.items():
-                images = random.random((batch_size, *model.input_shape[1:]), np.float32)
-                labels = np.eye(model.output_shape[1], dtype=np.float32)
-                labels = labels[random.integers(0, len(labels), batch_size)]
-                images, labels = tf.constant(images), tf.constant(labels)
-                begin = time.perf_counter()
-                for _ in range(4 if turn else 1):
-                    model.train_on_batch(images, labels)
-                if turn:  # the first one traces
-                    seconds[policy].append(time.perf_counter() - begin)
-    gain = float(np.percentile(np.divide(seconds["float32"], seconds["mixed_bfloat16"]), 25))
-    folder = storage.make_folder(storage.cache_folder())
-    with storage.replacing(folder / "precision.json") as aside:
-        aside.write_text(json.dumps({"machine": _machine(), "gain": gain}))
+    convolutions = [_convolution(dtype) for dtype in (tf.float32, tf.bfloat16)]
+    seconds = np.empty((turns + 1, 2))
+    for turn, which in np.ndindex(seconds.shape):
+        begin = time.perf_counter()
+        convolutions[which]()
+        seconds[turn, which] = time.perf_counter() - begin
+    seconds = seconds[1:]  # the first turn loads the kernels
+    gain = float(np.percentile(seconds[:, 0] / seconds[:, 1], 25))
+    with contextlib.suppress(InputError, OSError):
+        folder = storage.make_folder(storage.cache_folder())
+        with storage.replacing(folder / "precision.json") as aside:
+            aside.write_text(json.dumps({"machine": _machine(), "gain": gain}))
     return gain
+
+
+def _convolution(dtype: tf.DType) -> Callable[[], Any]:
+    images, kernel, upstream = (
+        tf.cast(tf.random.stateless_normal(shape, (0, 0)), dtype)
+        for shape in ((32, 14, 14, 75), (3, 3, 75, 50), (32, 14, 14, 50))
+    )
+
+    def run() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            out = tf.nn.conv2d(images, kernel, 1, "SAME")
+        return tape.gradient(out, [images, kernel], upstream)
+
+    return run
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from asl_fast.checkpoint import Checkpoints
 from asl_fast.errors import InputError
 from asl_fast.evaluation import count, predict
 from asl_fast.hands import LETTERS
+from asl_fast.muon import KernelMuon
 from asl_fast.network import build_cnn
 from asl_fast.optimizer import build_optimizer
 from asl_fast.pipeline import steps_per_epoch
@@ -202,17 +203,17 @@ def train(
         keras.utils.set_random_seed(seed)
         steps = chosen.epochs * steps_per_epoch(dataset.train.rows, chosen.batch_size)
         if everywhere is None:
-            plain = model = _compiled(chosen, steps, policy, jit)
+            model = _compiled(chosen, steps, policy, jit)
         else:
             with everywhere.scope():
                 model = _compiled(chosen, steps, policy, "off")
-            plain = _compiled(chosen, steps, policy, "off")
+        # What is saved: without a strategy, and with an optimiser that Keras knows.
+        plain = _compiled(chosen, steps, policy, jit, saved=True)
 
         unsaved: list[InputError] = []
 
         def keep(epoch: int, logs: Any) -> None:
-            if plain is not model:
-                plain.set_weights(model.get_weights())  # which takes all workers
+            plain.set_weights(model.get_weights())  # which takes all workers
             if chief:
                 try:
                     save_model(plain, out / "model.keras", LETTERS)
@@ -315,9 +316,13 @@ def _place(source: str) -> str:
     return source if source == datasets.BUILT_IN else str(Path(source).resolve())
 
 
-def _compiled(recipe: Recipe, steps: int, policy: str, jit: str) -> keras.Model:
+def _compiled(
+    recipe: Recipe, steps: int, policy: str, jit: str, *, saved: bool = False
+) -> keras.Model:
     model = build_cnn(dtype=policy, batch_norm_momentum=recipe.batch_norm_momentum)
     optimizer = build_optimizer(recipe, steps)
+    if saved and isinstance(optimizer, KernelMuon):
+        optimizer = keras.optimizers.Muon.from_config(optimizer.get_config())
     if policy == "mixed_float16":
         # Small gradients would become zero in float16.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -327,6 +332,8 @@ def _compiled(recipe: Recipe, steps: int, policy: str, jit: str) -> keras.Model:
         metrics=["accuracy"],
         jit_compile=device.choose_jit(jit, model).value,
     )
+    if saved:
+        model.optimizer.build(model.trainable_variables)  # Keras loads no file without its state
     return model
 
 

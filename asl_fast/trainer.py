@@ -452,7 +452,9 @@ def _preparing(
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         _check_images(model, x)
         if y is not None:
-            data = keras.utils.pack_x_y_sample_weight(x, fitting(y), weights)
+            y = fitting(y)
+            data = keras.utils.pack_x_y_sample_weight(x, y, weights)
+        _create_variables(model, y)
         return step(_weighted(data, class_weight))
 
     model.train_step = train_step
@@ -467,6 +469,22 @@ def _preparing(
             model.train_step = own
         model.steps_per_execution = before
         _forget_compiled(model)
+
+
+def _create_variables(model: keras.Model, y: Any) -> None:
+    """Creates those of optimizer and metrics, while the first step is traced.
+
+    Keras would within the step, and TensorFlow traces a step that creates variables once more.
+    """
+    if tf.distribute.has_strategy():
+        return
+    metrics = model._compile_metrics
+    with tf.init_scope():
+        if model.built and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        one_output = len(getattr(model, "outputs", None) or ()) == 1 and isinstance(y, tf.Tensor)
+        if metrics is not None and not metrics.built and one_output:
+            metrics.build(keras.KerasTensor(y.shape, y.dtype.name), model.outputs[0])
 
 
 def _weighted(data: Any, class_weight: Mapping[int, float] | None) -> Any:

@@ -61,12 +61,28 @@ PLAIN = ", not augmented"
 
 _JUDGES = {"photographs": "photographs held out", "official": "the official valid file"}
 
-# What each trial changes one thing of: the fast recipe, half as long.
-_BASE = dataclasses.replace(RECIPES["fast"], epochs=2)
+# What each trial of the first round changes one thing of.
+_BASE = dataclasses.replace(
+    RECIPES["fast"],
+    optimizer="muon",
+    learning_rate=1e-2,
+    epochs=2,
+    schedule="cosine",
+    warm_up=0.2,
+    weight_decay=0.004,
+    label_smoothing=0.1,
+    batch_norm_momentum=0.9,
+)
+# And each of the second.
+_KERNELS = dataclasses.replace(_BASE, optimizer="kernel_muon", learning_rate=2e-2)
 
 
 def _base(extra: str = "", **changes: Any) -> Trial:
     return Trial(dataclasses.replace(_BASE, **changes), extra)
+
+
+def _kernels(extra: str = "", **changes: Any) -> Trial:
+    return Trial(dataclasses.replace(_KERNELS, **changes), extra)
 
 
 GRID = {
@@ -90,10 +106,30 @@ GRID = {
     "1 epoch": _base(epochs=1),
     "3 epochs": _base(epochs=3),
     "4 epochs": _base(epochs=4),
+    f"4 epochs{PLAIN}": Trial(dataclasses.replace(_BASE, epochs=4), augment=False),
     "12 epochs": _base(epochs=12),
     "18 epochs": _base(epochs=18),
     "12 epochs, augmentation fading to half": _base("augmentation fading to half", epochs=12),
     **{name: _base(name) for name in trials.EXTRAS if name},
+    "kernels": _kernels(),
+    "kernels, rate 1e-2, momentum 0.95": _kernels("momentum 0.95", learning_rate=1e-2),
+    "kernels, rate 1e-2, momentum 0.9": _kernels("momentum 0.9", learning_rate=1e-2),
+    "kernels, rate 1e-2, momentum 0.95, 5 steps": _kernels(
+        "momentum 0.95, 5 steps", learning_rate=1e-2
+    ),
+    "kernels, momentum 0.95": _kernels("momentum 0.95"),
+    "kernels, 2 steps": _kernels("2 steps"),
+    "kernels, rate 3e-2": _kernels(learning_rate=3e-2),
+    "kernels, batch 64": _kernels(batch_size=64),
+    "kernels, warm-up 0.1": _kernels(warm_up=0.1),
+    "kernels, label smoothing 0.2": _kernels(label_smoothing=0.2),
+    "kernels, weight decay 0.02": _kernels(weight_decay=0.02),
+    "kernels, weight decay 0.0005": _kernels(weight_decay=0.0005),
+    "kernels, no weight decay": _kernels(weight_decay=0.0),
+    "kernels, batch-norm momentum 0.8": _kernels(batch_norm_momentum=0.8),
+    "kernels, augmentation fading to half": _kernels("augmentation fading to half"),
+    "kernels, average 0.98": _kernels("average 0.98"),
+    "kernels, 3 epochs": _kernels(epochs=3),
     **{name: Trial(recipe) for name, recipe in RECIPES.items()},
     **{f"{name}{PLAIN}": Trial(recipe, augment=False) for name, recipe in RECIPES.items()},
 }

@@ -226,6 +226,22 @@ class Estimated(Extra):
         estimate_statistics(model, whole)
 
 
+class MuonSettings(Extra):
+    """Gives Muon other settings than the recipe does.
+
+    Args:
+        settings: By the names of `keras.optimizers.Muon`'s arguments.
+    """
+
+    def __init__(self, **settings: float) -> None:
+        self._settings = settings
+
+    def prepare(self, model: keras.Model) -> None:
+        """Changes them, before the optimiser is built."""
+        for name, value in self._settings.items():
+            setattr(model.optimizer, name, value)
+
+
 EXTRAS: dict[str, Extra] = {
     "": Extra(),
     "alternating flip": AlternatingFlip(),
@@ -243,6 +259,11 @@ EXTRAS: dict[str, Extra] = {
     "average 0.98": Averaged(0.98),
     "average 0.99": Averaged(0.99),
     "statistics estimated": Estimated(),
+    "3 steps": MuonSettings(ns_steps=3),
+    "2 steps": MuonSettings(ns_steps=2),
+    "momentum 0.9": MuonSettings(momentum=0.9),
+    "momentum 0.95": MuonSettings(momentum=0.95),
+    "momentum 0.95, 5 steps": MuonSettings(momentum=0.95, ns_steps=5),
 }
 
 

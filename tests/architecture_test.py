@@ -11,7 +11,7 @@ PACKAGE = Path(asl_fast.__file__).parent
 FLOORS = [
     {
         *("errors", "options", "threefry", "spline", "photometric", "statistics"),
-        *("device", "resize", "readiness", "workers", "normalization"),
+        *("device", "resize", "readiness", "workers", "normalization", "muon"),
     },
     {
         *("recipe", "parameters", "warp", "split", "storage", "table", "reader", "replay"),

@@ -12,16 +12,28 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import pytest
 from rich.console import Console
 
-from asl_fast import cli
+from asl_fast import cli, precision
 from scripts.local_cluster import free_ports
 from tests import forked
 from tests.samples import blobs, write_csv
 
 
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory):
+    """A cache folder that holds what this machine's bfloat16 gains, which is measured once."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASL_FAST_CACHE", str(folder))
+        precision.choose()
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def own_cache(measured, tmp_path_factory, monkeypatch):
     """Keeps the user's cache and data folder out of the tests."""
-    monkeypatch.setenv("ASL_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(measured, cache, dirs_exist_ok=True)
+    monkeypatch.setenv("ASL_FAST_CACHE", str(cache))
     monkeypatch.delenv("ASL_FAST_DATA", raising=False)
 
 

@@ -46,7 +46,9 @@ def step(model, images):
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("shape", [(37, 6, 8, 3), (5, 7, 5, 4)], ids=["even", "odd, few images"])
+@pytest.mark.parametrize(
+    "shape", [(37, 10, 12, 3), (5, 11, 13, 4)], ids=["even", "odd, few images"]
+)
 def test_normalised_and_pooled_at_once_is_as_one_after_the_other(shape, padding, monkeypatch):
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     images[:, :4, :4] = np.maximum(images[:, :4, :4], 0)  # equal values, as ReLU leaves them
@@ -66,10 +68,10 @@ def test_normalised_and_pooled_at_once_is_as_one_after_the_other(shape, padding,
 
 
 def test_bfloat16_images_are_normalised_in_float32():
-    images = np.random.default_rng(0).normal(2, 1, size=(64, 8, 8, 3))
+    images = np.random.default_rng(0).normal(2, 1, size=(64, 10, 10, 3))
     images = tf.cast(images, tf.bfloat16)
-    exact = step(network((8, 8, 3)), tf.cast(images, tf.float32))
-    model = network((8, 8, 3), policy="mixed_bfloat16")
+    exact = step(network((10, 10, 3)), tf.cast(images, tf.float32))
+    model = network((10, 10, 3), policy="mixed_bfloat16")
     with normalization.pooled_at_once(model):
         found = step(model, images)
     np.testing.assert_allclose(found[0], exact[0], rtol=1 / 128, atol=1 / 128)
@@ -119,6 +121,13 @@ def test_fit_trains_as_keras_does_and_gives_the_model_back():
     ids=str,
 )
 def test_what_is_something_else_is_left_to_keras(norm):
-    model = network((6, 8, 3), **norm)
+    model = network((12, 16, 3), **norm)
     with normalization.pooled_at_once(model):
         assert "call" not in vars(model)
+
+
+def test_images_too_small_to_gain_are_left_to_keras():
+    for side, taken in ((9, False), (10, True)):
+        model = network((side, side, 3))
+        with normalization.pooled_at_once(model):
+            assert ("call" in vars(model)) == taken

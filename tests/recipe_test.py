@@ -69,3 +69,17 @@ def test_the_course_s_recipe_is_the_course_s():
     optimizer.name = "rmsprop"
     assert type(optimizer) is keras.optimizers.RMSprop
     assert optimizer.get_config() == keras.optimizers.RMSprop(1e-3, name="rmsprop").get_config()
+
+
+def test_muon_takes_a_convolution_s_kernel_as_a_matrix():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32)
+    gradients = np.random.default_rng(1).normal(size=(3, *kernel.shape)).astype(np.float32)
+    recipe = dataclasses.replace(COURSE, optimizer="kernel_muon", weight_decay=0.1)
+    ours = build_optimizer(recipe, steps=10)
+    kerass = keras.optimizers.Muon.from_config(ours.get_config())
+    four, two = keras.Variable(kernel), keras.Variable(kernel.reshape(36, 5))
+    for optimizer, variable in ((ours, four), (kerass, two)):
+        for gradient in gradients:
+            optimizer.apply([gradient.reshape(variable.shape)], [variable])
+    np.testing.assert_allclose(four.numpy().reshape(36, 5), two.numpy(), rtol=1e-5)
+    assert np.abs(four.numpy() - kernel).max() > 1e-3

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asl_fast import Checkpoints, DivergenceError, InputError, dataset, device, run
+from asl_fast import (
+    Checkpoints,
+    DivergenceError,
+    InputError,
+    dataset,
+    device,
+    precision,
+    run,
+)
 
 
 def train(*arguments, **options):
@@ -44,7 +52,7 @@ def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
     assert metrics["recipe"]["name"] == "course"
     assert metrics["recipe"]["batch_size"] == 50
     assert metrics["dataset"] == data.describe()
-    assert metrics["precision"] == "float32"
+    assert metrics["precision"] == precision.choose().value
     assert metrics["jit"] is False
     assert metrics["seed"] == 3
     assert metrics["versions"]["keras"] == keras.version()
@@ -74,19 +82,19 @@ print(accuracy)
         train(data, out, changes={"epochs": 1})
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_trains(folder, tmp_path, precision):
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains(folder, tmp_path, policy):
     metrics = train(
         dataset.load(folder),
         tmp_path / "run",
         changes={"epochs": 1},
-        precision=precision,
+        precision=policy,
     )
-    assert metrics["precision"] == precision
+    assert metrics["precision"] == policy
     saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    assert saved.layers[0].dtype_policy.name == precision
+    assert saved.layers[0].dtype_policy.name == policy
     scaled = isinstance(saved.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert scaled == (precision == "mixed_float16")
+    assert scaled == (policy == "mixed_float16")
     assert np.isfinite(keras.ops.sum(saved.layers[0].kernel))
 
 

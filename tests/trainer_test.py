@@ -19,6 +19,8 @@ from asl_fast import (
     fit,
     load_csv,
     pipeline,
+    precision,
+    storage,
 )
 from tests.samples import blobs
 
@@ -227,12 +229,17 @@ def test_another_precision_and_back(policy, tmp_path):
     fit(model, *STORED, **arguments)
 
 
-def test_auto_precision_is_float32_without_a_gpu():
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_auto_precision_is_what_suits_the_cpu(monkeypatch, bfloat16):
     if not tf.config.list_physical_devices("GPU"):
-        auto, plain = small_model(), small_model()
-        for model, precision in ((auto, "auto"), (plain, None)):
-            fit(model, *STORED, standardize=RESCALE, precision=precision, verbose=0)
-        for first, second in zip(auto.get_weights(), plain.get_weights(), strict=True):
+        monkeypatch.setattr(precision, "has_bfloat16", lambda: bfloat16)
+        monkeypatch.setattr(precision, "measure", lambda: 2.0)
+        (storage.cache_folder() / "precision.json").unlink(missing_ok=True)
+        auto, named = small_model(), small_model()
+        fit(auto, *STORED, standardize=RESCALE, precision="auto", verbose=0)
+        policy = "mixed_bfloat16" if bfloat16 else None
+        fit(named, *STORED, standardize=RESCALE, precision=policy, verbose=0)
+        for first, second in zip(auto.get_weights(), named.get_weights(), strict=True):
             np.testing.assert_array_equal(first, second)
 
 
