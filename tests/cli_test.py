@@ -38,7 +38,7 @@ def test_train_then_evaluate(asl_fast, asl_fast_here, folder, tmp_path):
     out = tmp_path / "run"
     options = ["--resident", "on", "--steps-per-execution", 3, "--deterministic"]
     trained = asl_fast(
-        "train", "--data", folder, "--epochs", 1, "--batch-size", 50, "--out", out, *options
+        "train", "--data", folder, "--epochs", 1, "--batch-size", 40, "--out", out, *options
     )
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((out / "metrics.json").read_text())

@@ -349,7 +349,7 @@ def test_a_run_streams_converted_data(tmp_path, folder):
     for name in ("train", "valid"):
         convert(folder / f"sign_mnist_{name}.csv", tmp_path / "records" / name, workers=1)
     data = dataset.load(tmp_path / "records")
-    changes = {"epochs": 1, "batch_size": 50}
+    changes = {"epochs": 1, "batch_size": 60}
     metrics = run.train(data, tmp_path / "run", changes=changes, verbose=0)
     assert metrics["dataset"]["train"]["rows"] == 120
     assert metrics["dataset"]["train"]["source"] == str(tmp_path / "records" / "train")
