@@ -353,6 +353,13 @@ def _run_job(job: tuple[dict[str, Any], Trial, Path | None]) -> dict[str, Any]:
     return run(*job)
 
 
+def _forks() -> multiprocessing.context.ForkServerContext:
+    """Returns where processes come from that have this module imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__spec__.name])
+    return context
+
+
 def _begin_process(threads: int) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -406,7 +413,7 @@ def _study(arguments: argparse.Namespace) -> None:
     )
     with (
         Progress(*bar, console=console) as progress,
-        multiprocessing.get_context("spawn").Pool(
+        _forks().Pool(
             arguments.processes,
             _begin_process,
             (threads,),

@@ -39,7 +39,7 @@ def test_train_then_evaluate(asl_fast, asl_fast_here, folder, tmp_path):
     options = ["--resident", "on", "--steps-per-execution", 3, "--deterministic"]
     options += ["--precision", "float32"]  # so that probabilities have digits to compare
     trained = asl_fast(
-        "train", "--data", folder, "--epochs", 1, "--batch-size", 50, "--out", out, *options
+        "train", "--data", folder, "--epochs", 1, "--batch-size", 40, "--out", out, *options
     )
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((out / "metrics.json").read_text())
@@ -108,7 +108,8 @@ def test_predict_takes_names_that_are_no_text_and_keeps_pillow_quiet(asl_fast_he
 def test_signals_stop_a_run_that_can_then_go_on(folder, tmp_path):
     out = tmp_path / "run"
     command = ["train", "--resume", "--out", out]
-    options = ["--data", folder, "--epochs", 60, "--batch-size", 8, "--seed", 5]
+    options = ["--recipe", "course"]  # whose step is soon traced
+    options += ["--data", folder, "--epochs", 60, "--batch-size", 8, "--seed", 5]
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         log = tmp_path / f"{code}.log"
         process = forked.start(log, forked.command_line, *command, *options)
@@ -124,7 +125,8 @@ def test_signals_stop_a_run_that_can_then_go_on(folder, tmp_path):
         assert f"Go on with: asl-fast train --resume --out {out}" in log.read_text()
         options = []  # as they were
     settings = json.loads((out / "checkpoints" / "settings.json").read_text())
-    assert (settings["seed"], settings["changes"]) == (5, {"epochs": 60, "batch_size": 8})
+    assert (settings["recipe"], settings["seed"]) == ("course", 5)
+    assert settings["changes"] == {"epochs": 60, "batch_size": 8}
 
 
 def test_preview_writes_a_picture(asl_fast_here, folder, tmp_path):

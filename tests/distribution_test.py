@@ -39,7 +39,7 @@ class Die(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(strategy, x=IMAGES, y=LABELS, rate=0.01, **arguments):
+def train(strategy, x=IMAGES, y=LABELS, rate=0.01, augmented=True, **arguments):
     """Trains with batch normalisation; without dropout, as each device draws its own."""
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
@@ -55,6 +55,7 @@ def train(strategy, x=IMAGES, y=LABELS, rate=0.01, **arguments):
         )
         optimizer = keras.optimizers.SGD(rate, momentum=0.9)
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    augment = RandomAugment(rotation_range=20, horizontal_flip=True, dtype="float32")
     history = fit(
         model,
         x,
@@ -62,7 +63,7 @@ def train(strategy, x=IMAGES, y=LABELS, rate=0.01, **arguments):
         batch_size=16,
         epochs=3,
         verbose=0,
-        augment=RandomAugment(rotation_range=20, horizontal_flip=True, dtype="float32"),
+        augment=augment if augmented else None,
         validation_data=(IMAGES[:20], LABELS[:20]),
         validation_batch_size=8,
         **arguments,
@@ -80,7 +81,7 @@ def on_devices(folder):
         "streamed": train(devices, Records.open(folder / "records"), None),
     }
     try:
-        train(devices, rate=1e30)
+        train(devices, rate=1e30, augmented=False)
     except DivergenceError as error:
         found["diverged"] = str(error)
     (folder / "devices.json").write_text(json.dumps(found))
@@ -95,7 +96,7 @@ def work(folder, number, *, streams=False, dies=False, service=None):
         result["streamed"] = train(strategy, Records.open(folder / "records"), None)
     if service:
         records = Records.open(folder / "records", service=service)
-        result["served"] = train(strategy, records, None)
+        result["served"] = train(strategy, records, None, augmented=False)
     result["arrays"] = train(
         strategy,
         callbacks=[Die()] if dies and number else [],

@@ -41,4 +41,5 @@ def _run(
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # the default again, as in any program
     function(*arguments)

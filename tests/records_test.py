@@ -349,8 +349,8 @@ def test_a_run_streams_converted_data(tmp_path, folder):
     for name in ("train", "valid"):
         convert(folder / f"sign_mnist_{name}.csv", tmp_path / "records" / name, workers=1)
     data = dataset.load(tmp_path / "records")
-    changes = {"epochs": 1, "batch_size": 50}
-    metrics = run.train(data, tmp_path / "run", changes=changes, verbose=0)
+    changes = {"epochs": 1, "batch_size": 60}
+    metrics = run.train(data, tmp_path / "run", recipe="course", changes=changes, verbose=0)
     assert metrics["dataset"]["train"]["rows"] == 120
     assert metrics["dataset"]["train"]["source"] == str(tmp_path / "records" / "train")
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")

@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 from keras.src.legacy.preprocessing import image as legacy
 
-from asl_fast import AugmentOptions, ImageDataGenerator, RandomAugment, Standardize, fit
+from asl_fast import AugmentOptions, ImageDataGenerator, RandomAugment, Records, Standardize, fit
+from asl_fast.pipeline import Span
+from asl_fast.records import write_index, write_shard
+from asl_fast.source import source
 from tests.samples import blobs
 
 COURSE = {
@@ -184,6 +187,29 @@ def test_other_data_go_to_keras_as_they_are():
 
     history = fit(small_model(), batches(), steps_per_epoch=2.5, epochs=2, verbose=0)
     assert len(history.history["loss"]) == 2
+
+
+@pytest.mark.parametrize(("side", "at_a_time"), [(8192, 4), (4096, 16), (28, 40)])
+def test_no_more_than_256_mib_of_large_records_are_shuffled_at_a_time(
+    tmp_path, monkeypatch, side, at_a_time
+):
+    """The images are smaller than the index says, as only their order is looked at."""
+
+    def parse(self, serialized):
+        return serialized, serialized
+
+    shards = [write_shard(tmp_path / "0.tfrecord", IMAGES[:40, :2, :2], [0] * 40)]
+    write_index(tmp_path, (side, side, 1), [0], "a", "", shards, {})
+    monkeypatch.setattr(Records, "parse", parse)
+    arguments = {"batch_size": 3, "validation_split": 0, "shuffle": True, "seed": 0}
+    dress = {"augment": None, "standardize": None}
+    found = source(Records.open(tmp_path), None, None, **arguments, **dress)
+    batches = found.batches(Span(0, 1, found.in_pass))
+    rows = np.concatenate([batch.samples for batch in batches])
+    assert list(rows) != list(range(40))
+    for begin in range(0, 40, at_a_time):
+        within = rows[begin : begin + at_a_time]
+        assert sorted(within) == list(range(begin, min(begin + at_a_time, 40)))
 
 
 ITERATOR = ImageDataGenerator().flow(X, Y)

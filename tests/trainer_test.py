@@ -1,7 +1,4 @@
-import ast
-import os
-import subprocess
-import sys
+import json
 
 import keras
 import numpy as np
@@ -22,9 +19,10 @@ from asl_fast import (
     precision,
     storage,
 )
+from tests import forked
 from tests.samples import blobs
 
-TRAIN = blobs(72)
+TRAIN = blobs(64)  # two whole batches, as each size of a batch is compiled for itself
 STORED = TRAIN[0], np.eye(24, dtype=np.float32)[TRAIN[1]]
 VALID = blobs(48, seed=1)
 VALID = VALID[0], np.eye(24, dtype=np.float32)[VALID[1]]
@@ -52,6 +50,9 @@ def augment():
     )
 
 
+ODD = tuple(np.concatenate([rows, rows[:8]]) for rows in STORED)  # the last batch is smaller
+
+
 def test_augmenting_in_the_step_equals_augmenting_beforehand():
     """The same images, augmented by the layer outside, put through plain `keras.Model.fit`."""
     ours, plain = small_model(), small_model()
@@ -60,7 +61,7 @@ def test_augmenting_in_the_step_equals_augmenting_beforehand():
         *STORED,
         augment=augment(),
         standardize=RESCALE,
-        batch_size=32,
+        batch_size=24,  # and a smaller one
         epochs=2,
         seed=5,
         verbose=0,
@@ -73,7 +74,7 @@ def test_augmenting_in_the_step_equals_augmenting_beforehand():
         pixels = layer(images, samples=batch.samples, epoch=batch.epoch, training=True)
         return pixels / 255.0, labels
 
-    batches = pipeline.training_batches(STORED, batch_size=32, steps=6, seed=5).map(outside)
+    batches = pipeline.training_batches(STORED, batch_size=24, steps=6, seed=5).map(outside)
     expected = plain.fit(batches, steps_per_epoch=3, epochs=2, shuffle=False, verbose=0)
     np.testing.assert_allclose(history.history["loss"], expected.history["loss"], rtol=1e-5)
     for mine, other in zip(ours.get_weights(), plain.get_weights(), strict=True):
@@ -186,7 +187,7 @@ def test_tracing_ends_with_the_first_epoch():
         *STORED,
         augment=augment(),
         standardize=RESCALE,
-        batch_size=32,
+        batch_size=24,
         epochs=3,
         callbacks=[Count()],
         verbose=0,
@@ -260,7 +261,7 @@ def test_where_the_images_of_flow_lie_changes_nothing(rng):
     weights = []
     for resident in (True, False):
         flow = ImageDataGenerator(rotation_range=10, rng=rng).flow(
-            TRAIN[0] / 255, STORED[1], batch_size=10, seed=4, sample_weight=np.linspace(0, 2, 72)
+            TRAIN[0] / 255, STORED[1], batch_size=16, seed=4, sample_weight=np.linspace(0, 2, 64)
         )
         model = small_model()
         fit(model, flow, epochs=2, resident=resident, verbose=0)
@@ -269,41 +270,29 @@ def test_where_the_images_of_flow_lie_changes_nothing(rng):
         np.testing.assert_array_equal(one, other)
 
 
-_STAND_IN = """
-import os, sys
-import keras, numpy as np, tensorflow as tf
-cpu, = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from asl_fast import RandomAugment, Standardize, device, fit
-device.accelerator, device.memory = lambda: "/CPU:1", lambda: 2**30
-images, labels, out = np.load(sys.argv[1]), np.load(sys.argv[2]), sys.argv[3]
-compiled = []
+def odd_arguments():
+    return {"augment": augment(), "standardize": RESCALE, "epochs": 3, "seed": 1, "verbose": 0}
 
-class Count(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch, logs=None):
-        names = [n for n in os.listdir(os.environ["DUMP"]) if "before_optimizations.txt" in n]
-        compiled.append(len([n for n in names if "one" in n]))
 
-for jit, resident in ((False, True), (False, False), (True, True)):
-    with tf.device("/CPU:1"):
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([
-            keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(4, 5, strides=3, activation="relu"),
-            keras.layers.BatchNormalization(momentum=0.8),
-            keras.layers.Flatten(),
-            keras.layers.Dense(24, activation="softmax"),
-        ])
-        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-        augment = RandomAugment(
-            rotation_range=10, zoom_range=0.1, horizontal_flip=True, seed=3, dtype="float32"
-        )
-        fit(model, images, labels, augment=augment, jit=jit, resident=resident, epochs=3,
-            standardize=Standardize(rescale=1 / 255, dtype="float32"), seed=1,
-            callbacks=[Count()] if jit else [], verbose=0)
-    np.savez(out + f"/{jit}-{resident}.npz", *model.get_weights())
-print(compiled)
-"""
+def train_on_a_stand_in(folder):
+    """Trains on a second CPU in the GPU's place, and tells how often XLA compiled a step."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    device.accelerator, device.memory = lambda: "/CPU:1", lambda: 2**30
+    compiled = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            dumped = (folder / "dump").glob("*before_optimizations.txt*")
+            compiled.append(len([path for path in dumped if "one" in path.name]))
+
+    for jit, resident in ((False, True), (False, False), (True, True)):
+        with tf.device("/CPU:1"):
+            model = small_model()
+            callbacks = [Count()] if jit else []
+            fit(model, *ODD, **odd_arguments(), jit=jit, resident=resident, callbacks=callbacks)
+        np.savez(folder / f"{jit}-{resident}.npz", *model.get_weights())
+    (folder / "compiled.json").write_text(json.dumps(compiled))
 
 
 def test_another_device_than_the_hosts(tmp_path):
@@ -311,23 +300,15 @@ def test_another_device_than_the_hosts(tmp_path):
 
     It showed that `prefetch_to_device` does not take None.
     """
-    np.save(tmp_path / "x.npy", STORED[0])
-    np.save(tmp_path / "y.npy", STORED[1])
     (tmp_path / "dump").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-c", _STAND_IN, tmp_path / "x.npy", tmp_path / "y.npy", tmp_path],
-        env=os.environ
-        | {"DUMP": str(tmp_path / "dump"), "XLA_FLAGS": f"--xla_dump_to={tmp_path / 'dump'}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    log, flags = tmp_path / "log", f"--xla_dump_to={tmp_path / 'dump'}"
+    process = forked.start(log, train_on_a_stand_in, tmp_path, XLA_FLAGS=flags)
+    process.join()
+    assert process.exitcode == 0, log.read_text()[-3000:]
     # Two shapes, that of the last batch of a pass too, and no more in later epochs.
-    assert ast.literal_eval(result.stdout) == [2, 2, 2]
+    assert json.loads((tmp_path / "compiled.json").read_text()) == [2, 2, 2]
     model = small_model()
-    arguments = {"augment": augment(), "standardize": RESCALE, "epochs": 3, "seed": 1}
-    fit(model, *STORED, **arguments, verbose=0)
+    fit(model, *ODD, **odd_arguments())
     for name, tolerance in (("False-True", 0), ("False-False", 0), ("True-True", 1e-3)):
         stored = np.load(tmp_path / f"{name}.npz")
         for one, other in zip(stored.values(), model.get_weights(), strict=True):
