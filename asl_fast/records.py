@@ -51,6 +51,7 @@ _NO_LABEL = -(2**63)  # which no index names
 # here, and one of two things if its parser fails, as a NUL in the record ends the message.
 _SUSPICION = "records are not as the index says"
 _PARSER = ("ParseExample", "Could not parse example")
+_COUNT = "was expected to contain"
 
 _log = logging.getLogger(__name__)
 
@@ -257,6 +258,8 @@ class Records:
                 with tf.control_dependencies([good]):
                     path = tf.identity(path)
             stored = tf.data.TFRecordDataset(path, self.compression, _BUFFER)
+            # One that was cut between two records, even after it was looked through, ends as any.
+            stored = stored.apply(tf.data.experimental.assert_cardinality(rows))
             return tf.data.Dataset.zip(tf.data.Dataset.counter(first_row), stored)
 
         files = tf.data.Dataset.from_tensor_slices(
@@ -437,7 +440,7 @@ def damage_in_words(*given: Any) -> Iterator[None]:
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         every = [records for records in given if isinstance(records, Records)]
         unlike = isinstance(error, UnicodeDecodeError) or any(
-            sign in str(error) for sign in (_SUSPICION, *_PARSER)
+            sign in str(error) for sign in (_SUSPICION, _COUNT, *_PARSER)
         )
         if unlike or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
             for records in every:

@@ -4,6 +4,7 @@ A dispatcher hands out the parts of a data set to workers, which read and send t
 """
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ __all__ = ["SECONDS", "check", "passes", "serve"]
 
 # How long a training waits for an answer before it says that there is none.
 SECONDS = 20.0
+
+_HOST = re.compile(r"[^\s\x00-\x1f\[\]/:]+|\[[0-9A-Fa-f:.]+\]")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 _HEARTBEAT = 1000  # milliseconds; with TensorFlow's 30 s, work goes on for as long after its end
 
@@ -44,10 +48,15 @@ def serve(
         ready: Called with the dispatcher's address once all run.
 
     Raises:
-        InputError: A port is taken, or no dispatcher answers.
+        InputError: A port is taken, a host that can be none, or no dispatcher answers.
     """
     if workers < 1:
         raise InputError(f"There must be at least 1 worker. Received: {workers}.")
+    if not _HOST.fullmatch(host):
+        raise InputError(
+            f"The host must be the name or address, in brackets if of IPv6, under which trainings "
+            f"reach this machine. Received: {host!r}."
+        )
     servers = tf.data.experimental.service
     ports = range(port + 1, port + 1 + workers)
     for one in ports if join else range(port, port + 1 + workers):
@@ -139,14 +148,19 @@ def _url(address: str) -> str:
 
 def _connect(address: str, seconds: float = SECONDS) -> None:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) >= 2**16:
-        raise InputError(f"A tf.data service's address is HOST:PORT. Received: {address!r}.")
+    if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) >= 2**16:
+        shown = address if len(address) < 100 else f"{address[:100]}…"
+        raise InputError(
+            f"A tf.data service's address is HOST:PORT, that of IPv6 [HOST]:PORT. Received: "
+            f"{shown!r}."
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), seconds).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for names that the DNS can't have
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"No tf.data service answers at {address} ({error.strerror or error}). Start one "
-            "there: asl-fast data serve."
+            f"No tf.data service answers at {address} ({reason}). Start one there: asl-fast data "
+            "serve."
         ) from None
 
 

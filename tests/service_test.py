@@ -1,3 +1,4 @@
+import os
 import signal
 import socket
 import subprocess
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from asl_fast import Checkpoints, InputError, Records, dataset, fit, service
-from asl_fast.records import write_index, write_shard
+from asl_fast.records import damage_in_words, write_index, write_shard
 from scripts.local_cluster import free_ports
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (230, 4, 4, 1)).astype(np.uint8)
@@ -88,15 +89,41 @@ def test_damage_is_named(served, records, tmp_path):
         trained(streamed, tmp_path / "kept")
 
 
+@pytest.mark.parametrize("serving", [True, False])
+def test_a_shard_cut_between_two_records_is_named(served, records, serving):
+    streamed = Records.open(records, service=served if serving else "")
+    path = records / "7.tfrecord"
+
+    def read():
+        for _, _, _, number in streamed.stream(0, 3, 8, seed=3, window=40):
+            if number == 1:  # after a first pass over whole shards
+                os.truncate(path, whole // 10 * 4)
+
+    whole = path.stat().st_size
+    message = r"7.tfrecord: 4 records instead of 10"
+    with pytest.raises(InputError, match=message), damage_in_words(streamed):
+        read()
+
+
 def test_what_a_service_cannot_do_is_refused(folder):
     with pytest.raises(InputError, match="reads converted data, and .*sign_mnist_train.csv is"):
         dataset.load(folder, service="localhost:1")
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", "host:99999", ":1", "host:x"])
+NO_ADDRESSES = ["", "host", "host:", "host:99999", ":1", "host:x", "::1:5", "a b:1", "a\0:1"]
+NO_ADDRESSES += ["host:٣", "host:" + "9" * 5000]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES, ids=range(len(NO_ADDRESSES)))
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(InputError, match="address is HOST:PORT"):
         service.check(address)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "\udcff"])
+def test_a_name_that_the_dns_cannot_have_is_refused(host):
+    with pytest.raises(InputError, match="No tf.data service answers at .*:5 .*asl-fast data se"):
+        service.check(f"{host}:5")
 
 
 def test_a_service_that_does_not_answer_is_refused():
@@ -127,13 +154,16 @@ def test_a_service_that_says_nothing_is_refused_in_time():
     assert "within 1 s" in said.stdout
 
 
-def test_a_port_in_use_is_told():
+def test_where_it_cannot_be_reached_is_told():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(InputError, match=f"Can't listen at port {port}.*--port"):
             service.serve(port, 1, "localhost", None, print)
     with pytest.raises(InputError, match="at least 1 worker"):
         service.serve(port, 0, "localhost", None, print)
+    for host in ("", "a b", "host:1", "::1"):
+        with pytest.raises(InputError, match="The host must be the name or address"):
+            service.serve(port, 1, host, None, print)
 
 
 def test_it_ends_by_ctrl_c():
