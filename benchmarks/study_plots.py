@@ -58,10 +58,14 @@ def worth(lines: list[dict[str, Any]], path: Path) -> None:
     for axes, data in zip(every[0], sets, strict=True):
         runs = [line for line in lines if line["data"] == data]
         plain = {line["trial"].split(",")[0] for line in runs if not line["augment"]}
-        names = sorted(
-            {line["trial"] for line in runs if line["trial"].split(",")[0] in plain},
-            key=lambda name: (list(RECIPES).index(name.split(",")[0]), -len(name)),
-        )
+        names = [
+            name
+            for one in dict.fromkeys(line["trial"].split(",")[0] for line in runs)
+            for name in sorted(
+                {line["trial"] for line in runs if line["trial"].split(",")[0] == one}
+            )
+            if one in plain
+        ]
         for place, name in enumerate(names):
             mine = [line for line in runs if line["trial"] == name]
             for shift, which, color in ((-0.2, "train_accuracy", "C7"), (0.2, "accuracy", "C1")):
