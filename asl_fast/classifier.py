@@ -12,6 +12,7 @@ from PIL import Image
 
 from asl_fast import network, photograph, saving
 from asl_fast.errors import InputError
+from asl_fast.pipeline import without_autotuning
 
 __all__ = ["Classifier", "Prediction"]
 
@@ -159,7 +160,7 @@ class Classifier:
             )
             return tf.ensure_shape(pixels, shape), wrong, note
 
-        batches = (
+        batches = without_autotuning(
             tf.data.Dataset.range(len(files))
             .map(one, num_parallel_calls=tf.data.AUTOTUNE)
             .batch(_BATCH)

@@ -25,7 +25,7 @@ from asl_fast.augment import RandomAugment
 from asl_fast.errors import InputError
 from asl_fast.options import AugmentOptions
 from asl_fast.parameters import Parameters
-from asl_fast.pipeline import Batch, each, gathered, shared, shuffled
+from asl_fast.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
 from asl_fast.replay import Pass, Replay
 from asl_fast.split import subset as subset_of
 
@@ -188,7 +188,7 @@ class Iterator(tf.data.Dataset):
                 if self._replay
                 else None,
             )
-            self._dataset = self._in_batches(self._plan())
+            self._dataset = without_autotuning(self._in_batches(self._plan()))
             singles = self._loaded(self._plan_of_one(), parallel=False).map(self.finish)
             self._singles = OwnedIterator(singles.with_options(_nothing_ahead()))
         super().__init__(tf.data.experimental.to_variant(self._dataset))
@@ -344,7 +344,8 @@ class Iterator(tf.data.Dataset):
             A dataset of `Batch`; its `data` are the images, and a triple of other inputs, labels
             and weights.
         """
-        return self._loaded(self._endless(shuffle, 1)).prefetch(tf.data.AUTOTUNE)
+        stored = self._loaded(self._endless(shuffle, 1))
+        return without_autotuning(stored.prefetch(tf.data.AUTOTUNE))
 
     def numbered(self, *, shuffle: bool = True, at_once: int = 1) -> tf.data.Dataset:
         """Yields what `stored` does without data, which are to be gathered from `kept`.
@@ -353,7 +354,8 @@ class Iterator(tf.data.Dataset):
             shuffle: As for `stored`.
             at_once: Int, how many batches of a pass come as one; 1 unless `divisible`.
         """
-        return self._endless(shuffle, at_once).flat_map(parts).prefetch(tf.data.AUTOTUNE)
+        numbered = self._endless(shuffle, at_once).flat_map(parts)
+        return without_autotuning(numbered.prefetch(tf.data.AUTOTUNE))
 
     def _endless(self, shuffle: bool, at_once: int) -> tf.data.Dataset:
         """Yields `_Pass` for ever."""

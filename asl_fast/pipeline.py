@@ -16,6 +16,7 @@ __all__ = [
     "shuffled",
     "steps_per_epoch",
     "training_batches",
+    "without_autotuning",
     "without_none",
 ]
 
@@ -169,7 +170,7 @@ def numbered_batches(
             samples = shuffled(samples, rows, seed, epoch)
         return then(Batch(None, samples, epoch))
 
-    return (
+    return without_autotuning(
         tf.data.Dataset.range(first_step, steps)
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
@@ -187,6 +188,20 @@ def training_batches(arrays: Any, **arguments: Any) -> tf.data.Dataset:
     stored = each(lambda a: a if isinstance(a, tf.Tensor) else shared(np.asarray(a))[1], arrays)
     rows = len(tf.nest.flatten(stored)[0])
     return numbered_batches(rows, **arguments, then=lambda batch: gathered(stored, batch))
+
+
+def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset whose iterators end at once, as does what is made of it.
+
+    TensorFlow tunes each iterator in a thread that looks around ever more rarely, at last once a
+    minute. When the iterator is deleted, the thread is woken before it can see why (`OptimizeLoop`
+    in tensorflow/core/framework/model.cc), and where it is quick it sleeps on; the training waits
+    for it. One deletion in ten did, on two busy cores. `AUTOTUNE` still stands for as many calls
+    at once as there are cores, and for as long a buffer as is needed.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:

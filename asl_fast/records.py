@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 from asl_fast import service as services
 from asl_fast import storage
 from asl_fast.errors import InputError
-from asl_fast.pipeline import shuffled, steps_per_epoch
+from asl_fast.pipeline import shuffled, steps_per_epoch, without_autotuning
 from asl_fast.table import EXPANDED
 
 __all__ = ["INDEX", "Records", "Shard", "damage_in_words", "write_index", "write_shard"]
@@ -208,7 +208,7 @@ class Records:
                 lambda rows, serialized, number: (*parsed(rows, serialized), number),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
-        return stream.prefetch(tf.data.AUTOTUNE)
+        return without_autotuning(stream.prefetch(tf.data.AUTOTUNE))
 
     def epoch(
         self,
@@ -271,7 +271,7 @@ class Records:
         blocks = files.interleave(
             lambda *shard: read(*shard).batch(_BLOCK),
             cycle_length=min(_INTERLEAVED, count),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=min(_INTERLEAVED, count),
             deterministic=True,
         )
 
@@ -318,7 +318,7 @@ class Records:
         rows = self.epoch(tf.constant(0, tf.int64), batch_size)
         parsed = rows.map(lambda _, serialized: self.parse(serialized))
         count = tf.data.experimental.assert_cardinality(steps_per_epoch(self.rows, batch_size))
-        return parsed.apply(count).prefetch(tf.data.AUTOTUNE)
+        return without_autotuning(parsed.apply(count).prefetch(tf.data.AUTOTUNE))
 
     def damage(self) -> Iterator[str]:
         """Reads all shards and yields what is wrong with any, and what to do, in words."""
@@ -456,7 +456,8 @@ def damage_in_words(*given: Any) -> Iterator[None]:
                 reason = str(getattr(error, "message", error)).splitlines()[0][:200]
                 raise InputError(
                     f"The tf.data service at {records.service} failed, or a worker of it can't "
-                    f"read {records.folder.absolute()}: {reason}"
+                    f"read {records.folder.absolute()}: {reason} A run goes on with --resume from "
+                    "its last whole epoch."
                 ) from error
         raise
 

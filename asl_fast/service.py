@@ -4,24 +4,32 @@ A dispatcher hands out the parts of a data set to workers, which read and send t
 """
 
 import contextlib
+import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from asl_fast.errors import InputError
 
-__all__ = ["SECONDS", "check", "passes", "serve"]
+__all__ = ["SECONDS", "Waiting", "check", "passes", "serve"]
 
 # How long a training waits for an answer before it says that there is none.
 SECONDS = 20.0
+
+_PATIENCE = 60.0  # seconds without a step, after which a training says what it may be waiting for
 
 _HOST = re.compile(r"[^\s\x00-\x1f\[\]/:]+|\[[0-9A-Fa-f:.]+\]")
 _PORT = re.compile(r"[0-9]{1,5}")
 
 _HEARTBEAT = 1000  # milliseconds; with TensorFlow's 30 s, work goes on for as long after its end
+
+_log = logging.getLogger(__name__)
 
 
 def serve(
@@ -77,6 +85,54 @@ def serve(
     with contextlib.suppress(KeyboardInterrupt):
         ready(join or f"{host}:{port}")
         threading.Event().wait()
+
+
+class Waiting(keras.callbacks.Callback):
+    """Says once, in a log's warning, that a training waits long for a service.
+
+    TensorFlow itself is silent, and can't be interrupted, while it tries for an hour to reach a
+    worker or dispatcher that is gone. A context manager, to be entered while it trains.
+
+    Args:
+        address: "host:port" of the dispatcher.
+        seconds: Float, how long a step may take.
+    """
+
+    def __init__(self, address: str, seconds: float = _PATIENCE) -> None:
+        super().__init__()
+        self._address, self._seconds = address, seconds
+        self._since: float | None = None
+        self._ended = threading.Event()
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Waiting":
+        self._watching.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watching.join()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begins to wait."""
+        self._since = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Waits no longer."""
+        self._since = None
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self._seconds / 4)):
+            since = self._since
+            if since is not None and time.monotonic() - since > self._seconds:
+                _log.warning(
+                    "No step has ended for %.0f s. If a worker of the tf.data service at %s is "
+                    "gone, start it again as it was: the training goes on then. If the dispatcher "
+                    "is gone, end this training (kill) and start it again with --resume.",
+                    self._seconds,
+                    self._address,
+                )
+                return
 
 
 def check(address: str, seconds: float = SECONDS) -> None:

@@ -23,6 +23,7 @@ from asl_fast.pipeline import (
     shared,
     steps_per_epoch,
     training_batches,
+    without_autotuning,
 )
 from asl_fast.records import Records
 from asl_fast.standardize import Standardize
@@ -229,7 +230,7 @@ class _Dress:
         else:
             with tf.device("CPU"):
                 stored = tf.data.Dataset.from_tensor_slices(_as_stored(arrays)).batch(batch_size)
-        return stored.map(dress).prefetch(tf.data.AUTOTUNE)
+        return without_autotuning(stored.map(dress).prefetch(tf.data.AUTOTUNE))
 
 
 def _refuse(x: Any, because: str, **arguments: Any) -> None:

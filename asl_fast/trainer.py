@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from asl_fast import device, distribution, memory
+from asl_fast import device, distribution, memory, service
 from asl_fast import precision as precisions
 from asl_fast.augment import RandomAugment
 from asl_fast.checkpoint import Checkpointing, Checkpoints
@@ -246,6 +246,9 @@ def fit(
         stack.enter_context(_jit(model, jit))
         stack.enter_context(_memory_in_words(found))
         stack.enter_context(damage_in_words(x, validation_records))
+        if isinstance(x, Records) and x.service:
+            waiting = stack.enter_context(service.Waiting(x.service))
+            callbacks = [*(tf.nest.flatten(callbacks) if callbacks else []), waiting]
         stack.enter_context(plain_errors())
         if on_all:
             data, loop = stack.enter_context(

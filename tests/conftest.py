@@ -113,24 +113,34 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Address of a tf.data service with two workers, each in a process of its own."""
+def start_service(tmp_path_factory):
+    """Starts a dispatcher and worker, or one more worker, in a process; none outlives the tests."""
     from asl_fast import service  # it loads TensorFlow, which not all tests need
 
-    folder = tmp_path_factory.mktemp("service")
-    first, *_, other = sorted(free_ports(4))  # the worker has the port after it
-    address = f"localhost:{first}"
-    processes = []
-    for port, join in ((first, None), (other, address)):
-        log = folder / f"{port}.log"
+    started = []
+
+    def start(port, join=None):
+        log = tmp_path_factory.mktemp("service") / "log"
         arguments = (port, 1, "localhost", join, print)
-        processes.append(forked.start(log, service.serve, *arguments, PYTHONUNBUFFERED="1"))
+        process = forked.start(log, service.serve, *arguments, PYTHONUNBUFFERED="1")
+        started.append(process)
         deadline = time.monotonic() + 60
-        while address not in (log.read_text() if log.exists() else ""):
-            assert processes[-1].is_alive(), log.read_text()
+        while (join or f"localhost:{port}") not in (log.read_text() if log.exists() else ""):
+            assert process.is_alive(), log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    yield address
-    for process in processes:
+        return process
+
+    yield start
+    for process in started:
         process.kill()
         process.join()
+
+
+@pytest.fixture(scope="module")
+def served(start_service):
+    """Address of a tf.data service with two workers, each in a process of its own."""
+    first, *_, other = sorted(free_ports(4))  # the worker has the port after it
+    start_service(first)
+    start_service(other, f"localhost:{first}")
+    return f"localhost:{first}"

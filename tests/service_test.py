@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -103,6 +104,69 @@ def test_a_shard_cut_between_two_records_is_named(served, records, serving):
     message = r"7.tfrecord: 4 records instead of 10"
     with pytest.raises(InputError, match=message), damage_in_words(streamed):
         read()
+
+
+def many(folder):
+    """Writes a folder of a hundred shards, so that a pass is never read ahead as a whole."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (100, 60, 28, 28, 1)).astype(np.uint8)
+    labels = np.arange(60) % 3
+    shards = [write_shard(folder / f"{i}.tfrecord", part, labels) for i, part in enumerate(images)]
+    write_index(folder, (28, 28, 1), range(3), "abc", "", shards, {})
+    return folder
+
+
+def test_a_pass_goes_on_once_a_killed_worker_is_started_again(start_service, tmp_path):
+    first, *_, other = sorted(free_ports(4))
+    start_service(first)
+    worker = start_service(other, f"localhost:{first}")
+    streamed = Records.open(many(tmp_path / "many"), service=f"localhost:{first}")
+    passes = {0: [], 1: []}
+    for step, (rows, _, _, number) in enumerate(streamed.stream(0, 2, 32, seed=0, window=200)):
+        passes[int(number)].extend(rows.numpy())
+        if step == 10:
+            worker.kill()
+            worker.join()
+            worker = start_service(other, f"localhost:{first}")
+    for rows in passes.values():
+        assert len(set(rows)) == len(rows)
+    assert len(passes[0]) > 2000  # without what the worker had at hand
+    assert sorted(passes[1]) == list(range(6000))
+
+
+def test_a_dispatcher_started_anew_ends_the_training_in_words(start_service, tmp_path):
+    port = min(free_ports(4))
+    process = start_service(port)
+    streamed = Records.open(many(tmp_path / "many"), service=f"localhost:{port}")
+
+    def read():
+        nonlocal process
+        for step, _ in enumerate(streamed.stream(0, 1, 32, seed=0, window=200)):
+            if step == 10:
+                process.kill()
+                process.join()
+                process = start_service(port)
+
+    message = f"localhost:{port} failed.*--resume"
+    with pytest.raises(InputError, match=message), damage_in_words(streamed):
+        read()
+
+
+def test_a_long_wait_is_told_once(caplog):
+    with service.Waiting("somewhere:1", seconds=0.1) as waiting:
+        for _ in range(2):
+            waiting.on_train_batch_begin(0)
+            time.sleep(0.3)
+            waiting.on_train_batch_end(0)
+    (record,) = caplog.records
+    assert "tf.data service at somewhere:1 is gone" in record.getMessage()
+    caplog.clear()
+    with service.Waiting("somewhere:1", seconds=0.1) as waiting:
+        waiting.on_train_batch_begin(0)
+        waiting.on_train_batch_end(0)
+        time.sleep(0.3)
+    assert not caplog.records
 
 
 def test_what_a_service_cannot_do_is_refused(folder):

@@ -180,6 +180,27 @@ def test_layers_behind_the_augmentation_mix_labels():
     assert np.isfinite(history.history["loss"]).all()
 
 
+def tuned(dataset):
+    return dataset.options().autotune.enabled is not False
+
+
+def test_no_iterator_of_our_own_waits_for_tensorflows_tuning_at_its_end(tmp_path):
+    shard = write_shard(tmp_path / "0.tfrecord", IMAGES, LABELS)
+    write_index(tmp_path, (28, 28, 1), range(24), [str(n) for n in range(24)], "", [shard], {})
+    records = Records.open(tmp_path)
+    flow = ImageDataGenerator(rotation_range=10).flow(X, Y)
+    assert not tuned(flow)
+    for x, y in ((X, Y), (records, None), (flow, None)):
+        found = source(x, y)
+        assert not tuned(found.batches(Span(0, 2, 3)))
+        if found.kept:
+            assert not tuned(found.kept.numbered(Span(0, 2, 3), 1))
+        if found.validation:
+            assert not tuned(found.validation((X, Y) if x is X else x, 32))
+    theirs = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    assert tuned(source(theirs).batches(Span(0, 2, 3)))  # is the user's to tune
+
+
 def test_other_data_go_to_keras_as_they_are():
     def batches():
         while True:
