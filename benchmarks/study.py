@@ -132,7 +132,6 @@ GRID = {
     "kernels, 3 epochs": _kernels(epochs=3),
     "kernels, 8 epochs": _kernels(epochs=8, weight_decay=0.0005),
     "kernels, 12 epochs": _kernels(epochs=12, weight_decay=0.0005),
-    "kernels, 18 epochs": _kernels(epochs=18, weight_decay=0.0005),
     "kernels, 8 epochs, augmentation fading to half": _kernels(
         "augmentation fading to half", epochs=8, weight_decay=0.0005
     ),

@@ -45,43 +45,41 @@ def against_time(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def worth(lines: list[dict[str, Any]], path: Path) -> None:
-    """Plots train and valid accuracy with and without augmentation, by recipe and data set.
+    """Plots train and valid accuracy of the recipes with and without augmentation, by data set.
 
     Args:
-        lines: Of a study, judged by the official valid file.
+        lines: Of a study, judged by the official valid file; of a data set that has both.
         path: Of the picture.
     """
-    sets = list(dict.fromkeys(line["data"] for line in lines))
+    bars = {}
+    for data in dict.fromkeys(line["data"] for line in lines):
+        for name in RECIPES:
+            mine = [line for line in lines if line["data"] == data]
+            mine = [line for line in mine if line["trial"].split(",")[0] == name]
+            if {line["augment"] for line in mine} == {True, False}:
+                bars.setdefault(data, []).extend(
+                    (f"{name}\n{told}\n{len(runs)} seeds", runs)
+                    for told, augment in (("augmented", True), ("not augmented", False))
+                    if (runs := [line for line in mine if line["augment"] == augment])
+                )
+    if not bars:
+        return
     figure, every = plt.subplots(
-        1, len(sets), figsize=(1.5 + 4.5 * len(sets), 4.4), squeeze=False, layout="constrained"
+        1, len(bars), figsize=(1.5 + 4.5 * len(bars), 4.4), squeeze=False, layout="constrained"
     )
-    for axes, data in zip(every[0], sets, strict=True):
-        runs = [line for line in lines if line["data"] == data]
-        plain = {line["trial"].split(",")[0] for line in runs if not line["augment"]}
-        names = [
-            name
-            for one in dict.fromkeys(line["trial"].split(",")[0] for line in runs)
-            for name in sorted(
-                {line["trial"] for line in runs if line["trial"].split(",")[0] == one}
-            )
-            if one in plain
-        ]
-        for place, name in enumerate(names):
-            mine = [line for line in runs if line["trial"] == name]
+    for axes, (data, drawn) in zip(every[0], bars.items(), strict=True):
+        for place, (_, runs) in enumerate(drawn):
             for shift, which, color in ((-0.2, "train_accuracy", "C7"), (0.2, "accuracy", "C1")):
-                values = [line[which] for line in mine]
+                values = [line[which] for line in runs]
                 mean = float(np.mean(values))
                 axes.bar(place + shift, mean, 0.38, color=color)
                 axes.plot([place + shift] * len(values), values, "k.", markersize=4)
-                axes.text(place + shift, 1.002, f"{mean:.4f}", ha="center", fontsize=7)
-        labels = [
-            name.replace(", ", "\n") if "," in name else f"{name}\naugmented" for name in names
-        ]
-        axes.set_xticks(range(len(names)), labels, fontsize=8)
+                axes.text(place + shift, 1.004, f"{mean:.4f}", ha="center", fontsize=7)
+        axes.set_xticks(range(len(drawn)), [label for label, _ in drawn], fontsize=8)
         axes.set_ylim(0.7, 1.02)
         axes.set_title(data)
         axes.set_ylabel("accuracy")
         axes.grid(axis="y", alpha=0.3)
-    figure.suptitle("Grey: train set; orange: valid set; dots: seeds")
+    figure.suptitle("Grey: train set as it is stored; orange: valid set; dots: seeds")
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -134,7 +134,7 @@ def test_a_study_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys)
     out = tmp_path / "study.jsonl"
     # A step that is soon compiled.
     quick = dataclasses.replace(RECIPES["course"], epochs=2, batch_size=24)
-    monkeypatch.setitem(study.GRID, "base", study.Trial(quick))
+    monkeypatch.setitem(study.GRID, "course", study.Trial(quick))
     arguments = ["study", "--data", str(folder), "--out", str(out), "--trial"]
 
     def run(*options):
@@ -142,25 +142,28 @@ def test_a_study_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys)
         study.main()
         return capsys.readouterr().out
 
-    run("base", "--seeds", "1")
+    run("course", "--seeds", "1")
     (first,) = (json.loads(line) for line in out.read_text().splitlines())
     assert (first["split"], first["seed"]) == ("photographs", 0)
-    before = study.planned("base", study.GRID["base"], "CSV files", "official", 0)
+    before = study.planned("course", study.GRID["course"], "CSV files", "official", 0)
     told = {"accuracy": 0.5, "mirrored": 0.5, "train_accuracy": 0.5, "seconds": 9.0}
     told |= {"processes": 1}
     told |= {"val_accuracy": [0.4, 0.5], "epoch_seconds": [5.0, 9.0]}
+    plain = {"trial": "course, not augmented", "augment": False}
     with out.open("a") as file:
         file.write(json.dumps(before | told) + "\n")
-    printed = run("base", "--seeds", "2", "--official")
+        file.write(json.dumps(before | plain | told) + "\n")
+    printed = run("course", "--seeds", "2", "--official")
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(line["split"], line["seed"]) for line in lines[1:]] == [
+        ("official", 0),
         ("official", 0),
         ("official", 1),
     ]
     assert lines[1] == before | told
-    assert len(lines[2]["val_accuracy"]) == lines[2]["recipe"]["epochs"]
-    assert "| base | 2 |" in printed
-    assert "| base | 2 |" in (tmp_path / "study.md").read_text()
+    assert len(lines[3]["val_accuracy"]) == lines[3]["recipe"]["epochs"]
+    assert "| course | 2 |" in printed
+    assert "| course | 2 |" in (tmp_path / "study.md").read_text()
     for name in ("study-time.png", "study-worth.png"):
         assert (tmp_path / name).exists()
 
