@@ -23,13 +23,15 @@ _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "amx-bf16"})
 _WORTH = 1.2
 
 
-def choose(requested: str = "auto") -> Choice:
+def choose(requested: str = "auto", *, alone: bool = True) -> Choice:
     """Returns the dtype policy to train with, and why.
 
     Args:
         requested: The name of a Keras dtype policy, or "auto": mixed_bfloat16 on GPUs of compute
             capability 8.0 or later, mixed_float16 on 7.x, and mixed_bfloat16 on CPUs where
             `measure` finds it faster, once for a machine; float32 elsewhere.
+        alone: Bool. False where other machines train the same model, whose measurements might come
+            out otherwise: then CPUs take float32.
     """
     if requested != "auto":
         return Choice(requested, "as asked for")
@@ -42,6 +44,8 @@ def choose(requested: str = "auto") -> Choice:
         return Choice("mixed_float16" if weakest >= (7, 0) else "float32", words)
     if not has_bfloat16():
         return Choice("float32", "the CPU has no instructions for bfloat16")
+    if not alone:
+        return Choice("float32", "other machines' CPUs may have no use for bfloat16")
     gain = _measured() or measure()
     why = f"bfloat16 convolutions were measured {gain:.2f} times as fast on this CPU"
     return Choice("mixed_bfloat16" if gain >= _WORTH else "float32", why)

@@ -160,7 +160,11 @@ def train(
     chief = distribution.is_chief(everywhere)
     chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
     _check(chosen.batch_size, seed, steps_per_execution, dataset)
-    policy = precisions.choose(precision).value
+    begun = stopped(out) if resume else None
+    if begun is not None and precision == "auto":
+        precision = begun["precision"]  # a measurement might come out otherwise now
+    alone = not isinstance(everywhere, tf.distribute.MultiWorkerMirroredStrategy)
+    policy = precisions.choose(precision, alone=alone).value
     checkpoints = Checkpoints(
         out / "checkpoints",
         checkpoint_seconds,
@@ -180,7 +184,7 @@ def train(
         "changes": dict(changes or {}),
         "augment": augment,
         "seed": seed,
-        "precision": precision,
+        "precision": policy,
         "jit": jit,
         "resident": resident,
         "steps_per_execution": steps_per_execution,

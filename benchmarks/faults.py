@@ -250,10 +250,15 @@ def train(
     found: dataset.Dataset | None = None,
 ) -> None:
     """Trains the course's network for three epochs of six steps, a checkpoint after each step."""
-    from asl_fast import run
+    from asl_fast import precision, run
 
-    changes = {"epochs": EPOCHS, "batch_size": 50}
-    options: dict[str, Any] = {"changes": changes, "steps_per_execution": 1, "verbose": 0}
+    # Not "auto": each of many caches would be given a measurement of its own.
+    options: dict[str, Any] = {
+        "changes": {"epochs": EPOCHS, "batch_size": 50},
+        "precision": "mixed_bfloat16" if precision.has_bfloat16() else "float32",
+        "steps_per_execution": 1,
+        "verbose": 0,
+    }
     run.train(found or data(changed), out, resume=resume, checkpoint_seconds=0, **options)
 
 

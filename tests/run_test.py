@@ -111,6 +111,23 @@ def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
     assert not list(out.rglob("*.partial*"))
 
 
+def test_a_run_goes_on_in_the_precision_that_was_chosen_for_it(folder, tmp_path, monkeypatch):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "_measured", lambda: 2.0)
+    data, changes = dataset.load(folder), {"epochs": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", changes=changes, callbacks=[Stop()])
+    monkeypatch.setattr(precision, "_measured", lambda: 1.0)
+    metrics = train(data, tmp_path / "run", changes=changes, resume=True)
+    assert metrics["precision"] == "mixed_bfloat16"
+    # Where several machines must agree, none is measured.
+    assert precision.choose(alone=False).value == "float32"
+
+
 def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
