@@ -160,18 +160,18 @@ class Iterator(tf.data.Dataset):
         self.lock = threading.Lock()
         self._batch_size = batch_size
         self._settings = settings
-        self._options = settings.augment_options()
+        self._augment_options = settings.augment_options()
         self._key = seed or 0
         if seed is None and settings.rng != "keras":
             self._key = int(np.random.randint(2**32, dtype=np.uint32))
         self._augment = RandomAugment(
-            **dataclasses.asdict(self._options), seed=self._key, dtype="float32"
+            **dataclasses.asdict(self._augment_options), seed=self._key, dtype="float32"
         )
         self._replay: Replay | None = None
         if settings.rng == "keras":
-            first = self._options.data_format == "channels_first"
+            first = self._augment_options.data_format == "channels_first"
             size = image_shape[1:] if first else image_shape[:2]
-            self._replay = Replay(self._options, n, size, batch_size, shuffle, seed, saving)
+            self._replay = Replay(self._augment_options, n, size, batch_size, shuffle, seed, saving)
         self._given = self._own_passes = 0
         self._present: int | None = None
         self._stream: OwnedIterator | None = None
@@ -326,7 +326,7 @@ class Iterator(tf.data.Dataset):
     @property
     def augments(self) -> bool:
         """Whether images are changed at random."""
-        return not self._options.idle
+        return not self._augment_options.idle
 
     @property
     def divisible(self) -> bool:
@@ -371,12 +371,12 @@ class Iterator(tf.data.Dataset):
 
     def _dressed(self, batch: Batch) -> tf.Tensor:
         images = batch.data[0]
-        if self._options.idle:
+        if self._augment_options.idle:
             pixels = tf.cast(images, tf.float32)
         elif batch.parameters is None:
             pixels = self._augment(images, samples=batch.samples, epoch=batch.epoch, training=True)
         else:
-            parameters = Parameters.from_table(batch.parameters, self._options)
+            parameters = Parameters.from_table(batch.parameters, self._augment_options)
             pixels = self._augment.apply(images, parameters)
         return tf.cast(self._settings.standardized(pixels), self.dtype)
 
