@@ -148,6 +148,9 @@ def train(
             or holds another run, data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the model of the last whole epoch is kept.
     """
+    begun = stopped(out) if resume else None
+    if begun is not None and precision == "auto":
+        precision = begun["precision"]  # a measurement might come out otherwise now
     for name, given in zip(_CHOICES, (recipe, precision, jit, resident), strict=True):
         if given not in _CHOICES[name]:
             raise InputError(
@@ -160,9 +163,6 @@ def train(
     chief = distribution.is_chief(everywhere)
     chosen = dataclasses.replace(RECIPES[recipe], **(changes or {}))
     _check(chosen.batch_size, seed, steps_per_execution, dataset)
-    begun = stopped(out) if resume else None
-    if begun is not None and precision == "auto":
-        precision = begun["precision"]  # a measurement might come out otherwise now
     alone = not isinstance(everywhere, tf.distribute.MultiWorkerMirroredStrategy)
     policy = precisions.choose(precision, alone=alone).value
     checkpoints = Checkpoints(
