@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,23 @@ class Trial:
         recipe: How to train.
         extra: Of `trials.EXTRAS`: what is done besides.
         augment: Whether images are augmented.
+        against: Name of the trial that it is compared with, if any.
     """
 
     recipe: Recipe
     extra: str = ""
     augment: bool = True
+    against: str = ""
 
 
 PLAIN = ", not augmented"
+
+_ABOUT = """Written by `scripts/study`. Accuracies are means over seeds with their 95 % intervals
+(Student's t; of two seeds that says next to nothing), "mirrored too" those of probabilities
+averaged over an image and its mirror image. An effect is the mean difference from the trial named
+beside it, between runs of both by the same seeds and in the same precision, which is float32 where
+none is named. Seconds are of runs that had the machine to themselves.
+"""
 
 _JUDGES = {"photographs": "photographs held out", "official": "the official valid file"}
 
@@ -78,15 +88,15 @@ _KERNELS = dataclasses.replace(_BASE, optimizer="kernel_muon", learning_rate=2e-
 
 
 def _base(extra: str = "", **changes: Any) -> Trial:
-    return Trial(dataclasses.replace(_BASE, **changes), extra)
+    return Trial(dataclasses.replace(_BASE, **changes), extra, against="base")
 
 
-def _kernels(extra: str = "", **changes: Any) -> Trial:
-    return Trial(dataclasses.replace(_KERNELS, **changes), extra)
+def _kernels(extra: str = "", against: str = "kernels", **changes: Any) -> Trial:
+    return Trial(dataclasses.replace(_KERNELS, **changes), extra, against=against)
 
 
 GRID = {
-    "base": _base(),
+    "base": Trial(_BASE),
     "adamw 3e-3": _base(optimizer="adamw", learning_rate=3e-3),
     "adamw 1e-2": _base(optimizer="adamw", learning_rate=1e-2),
     "nesterov 0.1": _base(optimizer="sgd", learning_rate=0.1, weight_decay=0.0),
@@ -106,12 +116,16 @@ GRID = {
     "1 epoch": _base(epochs=1),
     "3 epochs": _base(epochs=3),
     "4 epochs": _base(epochs=4),
-    f"4 epochs{PLAIN}": Trial(dataclasses.replace(_BASE, epochs=4), augment=False),
+    f"4 epochs{PLAIN}": Trial(
+        dataclasses.replace(_BASE, epochs=4), augment=False, against="4 epochs"
+    ),
     "12 epochs": _base(epochs=12),
     "18 epochs": _base(epochs=18),
-    "12 epochs, augmentation fading to half": _base("augmentation fading to half", epochs=12),
+    "12 epochs, augmentation fading to half": Trial(
+        dataclasses.replace(_BASE, epochs=12), "augmentation fading to half", against="12 epochs"
+    ),
     **{name: _base(name) for name in trials.EXTRAS if name},
-    "kernels": _kernels(),
+    "kernels": Trial(_KERNELS, against="base"),
     "kernels, rate 1e-2, momentum 0.95": _kernels("momentum 0.95", learning_rate=1e-2),
     "kernels, rate 1e-2, momentum 0.9": _kernels("momentum 0.9", learning_rate=1e-2),
     "kernels, rate 1e-2, momentum 0.95, 5 steps": _kernels(
@@ -133,10 +147,13 @@ GRID = {
     "kernels, 8 epochs": _kernels(epochs=8, weight_decay=0.0005),
     "kernels, 12 epochs": _kernels(epochs=12, weight_decay=0.0005),
     "kernels, 8 epochs, augmentation fading to half": _kernels(
-        "augmentation fading to half", epochs=8, weight_decay=0.0005
+        "augmentation fading to half", "kernels, 8 epochs", epochs=8, weight_decay=0.0005
     ),
     **{name: Trial(recipe) for name, recipe in RECIPES.items()},
-    **{f"{name}{PLAIN}": Trial(recipe, augment=False) for name, recipe in RECIPES.items()},
+    **{
+        f"{name}{PLAIN}": Trial(recipe, augment=False, against=name)
+        for name, recipe in RECIPES.items()
+    },
 }
 
 
@@ -297,16 +314,19 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(lines: list[dict[str, Any]]) -> list[str]:
-    """Returns Markdown tables: what each trial came to, and its effect on the first one's seeds.
+    """Returns Markdown tables: what each trial came to, and its effect.
 
     Args:
         lines: Of a study.
+
+    Returns:
+        Lines of text.
     """
-    written = []
+    written = ["# What the study found", "", _ABOUT]
     for data, split in dict.fromkeys((line["data"], line["split"]) for line in lines):
         mine = [line for line in lines if (line["data"], line["split"]) == (data, split)]
         official = split == "official"
-        columns = ["trial", "seeds", "accuracy", "lowest", "effect", "mirrored too"]
+        columns = ["trial", "seeds", "accuracy", "lowest", "effect", "against", "mirrored too"]
         columns += ["on train", "s"] if official else []
         written += [
             f"## {data}, judged by {_JUDGES[split]}",
@@ -314,19 +334,19 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
             "| " + " | ".join(columns) + " |",
             "| --- " * len(columns) + "|",
         ]
-        base: dict[int, float] = {}
-        for name in dict.fromkeys(map(_named, mine)):
-            runs = [line for line in mine if _named(line) == name]
-            accuracy = {line["seed"]: line["accuracy"] for line in runs}
-            base = base or accuracy
-            common = accuracy.keys() & base.keys()
-            effect = [accuracy[seed] - base[seed] for seed in common]
+        for trial, precision in dict.fromkeys(map(_what, mine)):
+            runs = [line for line in mine if _what(line) == (trial, precision)]
+            accuracy = _by_seed(runs)
+            against = GRID[trial].against
+            base = _by_seed(line for line in mine if _what(line) == (against, precision))
+            effect = [accuracy[seed] - base[seed] for seed in accuracy.keys() & base.keys()]
             columns = [
-                name,
+                trial if precision == "float32" else f"{trial} ({precision})",
                 str(len(runs)),
                 _mean(list(accuracy.values())),
                 f"{min(accuracy.values()):.4f}",
-                _mean(effect, "+.4f") if base is not accuracy and effect else "",
+                _mean(effect, "+.4f") if effect else "",
+                against if effect else "",
                 _mean([line["mirrored"] for line in runs]),
             ]
             if official:
@@ -339,9 +359,12 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
     return written
 
 
-def _named(line: dict[str, Any]) -> str:
-    plain = line.get("precision", "float32") == "float32"
-    return line["trial"] if plain else f"{line['trial']} ({line['precision']})"
+def _what(line: dict[str, Any]) -> tuple[str, str]:
+    return line["trial"], line.get("precision", "float32")
+
+
+def _by_seed(runs: Iterable[dict[str, Any]]) -> dict[int, float]:
+    return {line["seed"]: line["accuracy"] for line in runs}
 
 
 def seconds(runs: list[dict[str, Any]]) -> list[float]:

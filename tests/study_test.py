@@ -175,20 +175,29 @@ def test_a_trial_that_there_is_not_is_refused(monkeypatch, capsys):
     assert "There is no trial 'bass'" in capsys.readouterr().err
 
 
-def test_the_summary_gives_effects_on_the_same_seeds():
-    def line(trial, seed, accuracy):
+def test_the_summary_gives_effects_on_the_same_seeds_and_precision():
+    def line(trial, seed, accuracy, precision="float32"):
         return {"data": "d", "split": "official", "trial": trial, "seed": seed} | {
             "accuracy": accuracy,
             "mirrored": accuracy,
             "train_accuracy": 1.0,
             "seconds": 10.0 + seed,
             "processes": 1,
+            "precision": precision,
         }
 
     lines = [line("base", seed, 0.9 + seed / 100) for seed in range(3)]
-    lines += [line("other", seed, 0.92 + seed / 100) for seed in range(2)]
+    lines += [line("cutout", seed, 0.92 + seed / 100) for seed in range(2)]
+    lines += [line("cutout", 0, 0.5, "mixed_bfloat16"), line("fast, not augmented", 0, 0.75)]
     lines[3]["beside"] = "another program"  # its seconds say nothing
     text = "\n".join(study.summary(lines))
     assert text.count("| 1.0000 ± 0.0000 | 11 |") == 2
-    assert "| base | 3 | 0.9100 ± 0.0248 | 0.9000 |  |" in text
-    assert "| other | 2 | 0.9250 ± 0.0635 | 0.9200 | +0.0200 ± 0.0000 |" in text
+    assert "| base | 3 | 0.9100 ± 0.0248 | 0.9000 |  |  |" in text
+    assert "| cutout | 2 | 0.9250 ± 0.0635 | 0.9200 | +0.0200 ± 0.0000 | base |" in text
+    assert "| cutout (mixed_bfloat16) | 1 | 0.5000 | 0.5000 |  |  |" in text
+    assert "| fast, not augmented | 1 | 0.7500 | 0.7500 |  |  |" in text
+
+
+def test_every_trial_is_compared_with_another():
+    for name, trial in study.GRID.items():
+        assert not trial.against or trial.against in study.GRID.keys() - {name}
