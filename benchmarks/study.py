@@ -143,6 +143,20 @@ GRID = {
     "kernels, batch-norm momentum 0.8": _kernels(batch_norm_momentum=0.8),
     "kernels, augmentation fading to half": _kernels("augmentation fading to half"),
     "kernels, average 0.98": _kernels("average 0.98"),
+    "kernels, orthogonal": _kernels("orthogonal"),
+    "kernels, batch 64, no weight decay": _kernels(batch_size=64, weight_decay=0.0),
+    "kernels, batch 64, no weight decay, momentum 0.95": _kernels(
+        "momentum 0.95", batch_size=64, weight_decay=0.0
+    ),
+    "kernels, batch 64, no weight decay, rate 1.4e-2": _kernels(
+        batch_size=64, weight_decay=0.0, learning_rate=1.4e-2
+    ),
+    "kernels, batch 64, no weight decay, augmentation fading to half": _kernels(
+        "augmentation fading to half", batch_size=64, weight_decay=0.0
+    ),
+    "kernels, no weight decay, augmentation fading to half": _kernels(
+        "augmentation fading to half", weight_decay=0.0
+    ),
     "kernels, 3 epochs": _kernels(epochs=3),
     "kernels, 8 epochs": _kernels(epochs=8, weight_decay=0.0005),
     "kernels, 12 epochs": _kernels(epochs=12, weight_decay=0.0005),

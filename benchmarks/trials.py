@@ -250,6 +250,7 @@ EXTRAS: dict[str, Extra] = {
     "augmentation fading to half": Strength(1.0, 0.5),
     "cutout": Cutout(),
     "he_normal": Initialized("he_normal"),
+    "orthogonal": Initialized("orthogonal"),
     "smaller images first": SmallerImages(),
     "batch doubled": GrowingBatch(),
     "hard half": HardHalf(),

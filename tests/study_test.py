@@ -142,30 +142,33 @@ def test_a_study_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys)
         study.main()
         return capsys.readouterr().out
 
-    run("course", "--seeds", "1")
-    (first,) = (json.loads(line) for line in out.read_text().splitlines())
-    assert (first["split"], first["seed"]) == ("photographs", 0)
     before = study.planned("course", study.GRID["course"], "CSV files", "official", 0)
     told = {"accuracy": 0.5, "mirrored": 0.5, "train_accuracy": 0.5, "seconds": 9.0}
     told |= {"processes": 1}
     told |= {"val_accuracy": [0.4, 0.5], "epoch_seconds": [5.0, 9.0]}
     plain = {"trial": "course, not augmented", "augment": False}
-    with out.open("a") as file:
-        file.write(json.dumps(before | told) + "\n")
-        file.write(json.dumps(before | plain | told) + "\n")
+    there = [before | told, before | plain | told]
+    out.write_text("".join(json.dumps(line) + "\n" for line in there))
     printed = run("course", "--seeds", "2", "--official")
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [(line["split"], line["seed"]) for line in lines[1:]] == [
-        ("official", 0),
-        ("official", 0),
-        ("official", 1),
-    ]
-    assert lines[1] == before | told
-    assert len(lines[3]["val_accuracy"]) == lines[3]["recipe"]["epochs"]
+    assert lines[:2] == there
+    (new,) = lines[2:]
+    assert (new["trial"], new["seed"]) == ("course", 1)
+    assert len(new["val_accuracy"]) == new["recipe"]["epochs"]
     assert "| course | 2 |" in printed
     assert "| course | 2 |" in (tmp_path / "study.md").read_text()
     for name in ("study-time.png", "study-worth.png"):
         assert (tmp_path / name).exists()
+
+
+def test_only_the_official_split_shows_the_official_valid_file(folder):
+    official, photographs = (study.load(folder, split) for split in ("official", "photographs"))
+    assert len(official.valid.labels) == 48
+    train = {image.tobytes() for image in np.asarray(official.train.images)}
+    parts = (photographs.train, photographs.valid)
+    assert sum(len(part.labels) for part in parts) == 120
+    for part in parts:
+        assert train > {image.tobytes() for image in np.asarray(part.images)}
 
 
 def test_a_trial_that_there_is_not_is_refused(monkeypatch, capsys):
