@@ -151,6 +151,16 @@ GRID = {
     "kernels, batch 64, no weight decay, rate 1.4e-2": _kernels(
         batch_size=64, weight_decay=0.0, learning_rate=1.4e-2
     ),
+    "kernels, batch 64, no weight decay, rate 1e-2": _kernels(
+        batch_size=64, weight_decay=0.0, learning_rate=1e-2
+    ),
+    "kernels, batch 64, weight decay 0.0005, rate 1.4e-2": _kernels(
+        batch_size=64, weight_decay=0.0005, learning_rate=1.4e-2
+    ),
+    "kernels, batch 64, no weight decay, rate 1.4e-2, orthogonal": _kernels(
+        "orthogonal", batch_size=64, weight_decay=0.0, learning_rate=1.4e-2
+    ),
+    "kernels, no weight decay, rate 1.4e-2": _kernels(weight_decay=0.0, learning_rate=1.4e-2),
     "kernels, batch 64, no weight decay, augmentation fading to half": _kernels(
         "augmentation fading to half", batch_size=64, weight_decay=0.0
     ),
