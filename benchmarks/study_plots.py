@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 from asl_fast.recipe import RECIPES
 
@@ -34,6 +35,9 @@ def against_time(lines: list[dict[str, Any]], path: Path) -> None:
     axes.axhline(1 - 0.9962, color="black", linestyle="--", linewidth=1)
     axes.text(axes.get_xlim()[1], 1 - 0.9962, "the course's best, 0.9962 ", ha="right", va="bottom")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_yscale("log")
     axes.set_xlabel("seconds of training, validation included")
     axes.set_ylabel("valid error (none is drawn at 0.00005); dots: the end")
