@@ -163,6 +163,8 @@ def train(
         "steps_per_execution": steps_per_execution,
         "deterministic": deterministic,
     }
+    # What is out of range is refused before anything is read.
+    dataclasses.replace(RECIPES[recipe.value], **settings["changes"])
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the run to go on with.")
     if out is None:
