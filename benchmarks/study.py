@@ -361,7 +361,7 @@ def summary(lines: list[dict[str, Any]]) -> list[str]:
         for trial, precision in dict.fromkeys(map(_what, mine)):
             runs = [line for line in mine if _what(line) == (trial, precision)]
             accuracy = _by_seed(runs)
-            against = GRID[trial].against
+            against = GRID[trial].against if trial in GRID else ""  # of an earlier version
             base = _by_seed(line for line in mine if _what(line) == (against, precision))
             effect = [accuracy[seed] - base[seed] for seed in accuracy.keys() & base.keys()]
             columns = [

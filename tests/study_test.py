@@ -192,6 +192,7 @@ def test_the_summary_gives_effects_on_the_same_seeds_and_precision():
     lines = [line("base", seed, 0.9 + seed / 100) for seed in range(3)]
     lines += [line("cutout", seed, 0.92 + seed / 100) for seed in range(2)]
     lines += [line("cutout", 0, 0.5, "mixed_bfloat16"), line("fast, not augmented", 0, 0.75)]
+    lines.append(line("a trial that is no more", 0, 0.25))
     lines[3]["beside"] = "another program"  # its seconds say nothing
     text = "\n".join(study.summary(lines))
     assert text.count("| 1.0000 ± 0.0000 | 11 |") == 2
@@ -199,6 +200,7 @@ def test_the_summary_gives_effects_on_the_same_seeds_and_precision():
     assert "| cutout | 2 | 0.9250 ± 0.0635 | 0.9200 | +0.0200 ± 0.0000 | base |" in text
     assert "| cutout (mixed_bfloat16) | 1 | 0.5000 | 0.5000 |  |  |" in text
     assert "| fast, not augmented | 1 | 0.7500 | 0.7500 |  |  |" in text
+    assert "| a trial that is no more | 1 | 0.2500 | 0.2500 |  |  |" in text
 
 
 def test_every_trial_is_compared_with_another():

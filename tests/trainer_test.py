@@ -367,7 +367,7 @@ def test_augmenting_twice_is_warned_of():
 
 @pytest.mark.real_data
 def test_the_three_precisions_begin_alike_on_real_data(real_data):
-    """The course's network without dropout, whose draws depend on the dtype; 20 steps.
+    """The course's network without dropout, whose draws depend on the dtype; 50 steps.
 
     The first losses differ by rounding alone; later ones by what RMSprop makes of it, as much as
     with another seed (0.19 on average), and in float16 by steps that are left out until the loss
@@ -394,7 +394,7 @@ def test_the_three_precisions_begin_alike_on_real_data(real_data):
             batch_size=16,
             augment=RECIPES["course"].augment,
             standardize=RESCALE,
-            steps_per_epoch=20,
+            steps_per_epoch=50,
             callbacks=[Losses()],
             precision=policy,
             verbose=0,
