@@ -25,8 +25,8 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 from tensorflow.python.data.experimental.ops import testing
 
 import asl_fast
-from asl_fast.loop import choose_at_once, parts
-from asl_fast.pipeline import numbered_batches, steps_per_epoch
+from asl_fast.data.pipeline import numbered_batches, steps_per_epoch
+from asl_fast.training.loop import choose_at_once, parts
 from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import COURSE, data, from_keras_iterator, keras_layers
 

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from asl_fast.errors import InputError
-from asl_fast.storage import make_folder
+from asl_fast.system.errors import InputError
+from asl_fast.system.storage import make_folder
 from benchmarks import report, results, suite
 from benchmarks.cell import Cell, Meter, quartiles
 from benchmarks.plots import plot

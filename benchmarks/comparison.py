@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from asl_fast.errors import InputError
+from asl_fast.system.errors import InputError
 from benchmarks import results
 from benchmarks.cell import LIMITS, UNITS, Cell
 

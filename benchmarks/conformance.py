@@ -18,9 +18,10 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from PIL import Image
 from rich.progress import track
 
-from asl_fast import RandomAugment, Standardize, hands
-from asl_fast.options import AugmentOptions
-from asl_fast.parameters import Parameters
+from asl_fast import RandomAugment, Standardize
+from asl_fast.data import synthetic_hands as hands
+from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.parameters import Parameters
 
 __all__ = ["CASES", "EVERYTHING", "SHAPES", "Comparison", "compare", "pictures"]
 

@@ -23,7 +23,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 import asl_fast
-from asl_fast.pipeline import Batch, gathered, numbered_batches, training_batches
+from asl_fast.data.pipeline import Batch, gathered, numbered_batches, training_batches
 from benchmarks.cell import timed
 
 __all__ = [

@@ -35,8 +35,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asl_fast import dataset, storage
-from asl_fast.errors import InputError
+from asl_fast.data import dataset
+from asl_fast.system import storage
+from asl_fast.system.errors import InputError
 
 Outcomes = Iterator[tuple[str, str | None]]
 
@@ -132,7 +133,7 @@ def cache_killed(folder: Path, points: int) -> Outcomes:
 
 def cache_cut(folder: Path, points: int) -> Outcomes:
     """A cached file cut short."""
-    from asl_fast import table
+    from asl_fast.data import csv_table as table
 
     os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
     path = folder / "train.csv"
@@ -168,7 +169,7 @@ def cache_unwritable(folder: Path, points: int) -> Outcomes:
 
 def checkpoint_full(folder: Path, points: int) -> Outcomes:
     """A full disk while a checkpoint is written."""
-    from asl_fast.checkpoint import Checkpoints
+    from asl_fast.training.checkpoint import Checkpoints
 
     kept = Checkpoints(folder)
     facts: dict[str, Any] = {"step": 0, "steps": 6, "history": {}, "epochs": [], "callbacks": []}
@@ -199,7 +200,7 @@ def len_of(path: Path) -> int:
 
 def shard_full(folder: Path, points: int) -> Outcomes:
     """A full disk while a shard is written."""
-    from asl_fast import records
+    from asl_fast.data import records
 
     for compression in ("", "GZIP"):
         path = folder / "a.tfrecord"
@@ -250,7 +251,7 @@ def train(
     found: dataset.Dataset | None = None,
 ) -> None:
     """Trains the course's network for three epochs of six steps, a checkpoint after each step."""
-    from asl_fast import precision, run
+    from asl_fast.training import precision, run
 
     # Not "auto": each of many caches would be given a measurement of its own.
     options: dict[str, Any] = {
@@ -359,7 +360,7 @@ def stopped(folder: Path, points: int) -> Outcomes:
 
 def killed(folder: Path, points: int) -> Outcomes:
     """SIGKILL at a random moment of a training that reads a table, caches it and trains."""
-    from asl_fast import table
+    from asl_fast.data import csv_table as table
 
     for name, count in (("train", 300), ("valid", 48)):
         table.write(folder / f"{name}.csv", IMAGES[:count], LABELS[:count])
@@ -543,7 +544,7 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, help="file of all outcomes, to go on with")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import asl_fast.run  # noqa: F401  # loads TensorFlow, uses nothing of it
+    import asl_fast.training.run  # noqa: F401  # loads TensorFlow, uses nothing of it
 
     with tempfile.TemporaryDirectory() as folder:
         kept = arguments.kept or Path(folder) / "kept.jsonl"

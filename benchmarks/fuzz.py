@@ -32,7 +32,7 @@ Take = Callable[[bytes], None]
 
 def table(folder: Path) -> tuple[Take, list[bytes]]:
     """CSV tables, plain and compressed."""
-    from asl_fast import table as tables
+    from asl_fast.data import csv_table as tables
 
     header = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]).encode() + b"\n"
 
@@ -66,8 +66,8 @@ def records(folder: Path) -> tuple[Take, list[bytes]]:
     import numpy as np
     import tensorflow as tf
 
-    from asl_fast.errors import InputError
-    from asl_fast.records import Records, damage_in_words, write_index, write_shard
+    from asl_fast.data.records import Records, damage_in_words, write_index, write_shard
+    from asl_fast.system.errors import InputError
 
     images = np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3)
     shards = {
@@ -129,7 +129,7 @@ def image(folder: Path) -> tuple[Take, list[bytes]]:
     import tensorflow as tf
     from PIL import Image
 
-    from asl_fast import decode
+    from asl_fast.images import decode
 
     path = folder / "image"
     loads = [
@@ -169,8 +169,8 @@ def options(folder: Path) -> tuple[Take, list[bytes]]:
     import atheris
     import numpy as np
 
-    from asl_fast.options import AugmentOptions, StandardizeOptions
-    from asl_fast.recipe import RECIPES, Recipe
+    from asl_fast.models.recipe import RECIPES, Recipe
+    from asl_fast.transforms.options import AugmentOptions, StandardizeOptions
 
     def value(source: Any) -> Any:
         kinds: list[Callable[[], Any]] = [
@@ -217,8 +217,9 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
     """What a stopped run has left: settings, checkpoints; and cached arrays."""
     import numpy as np
 
-    from asl_fast import run, storage
-    from asl_fast.checkpoint import Checkpointing, Checkpoints
+    from asl_fast.system import storage
+    from asl_fast.training import run
+    from asl_fast.training.checkpoint import Checkpointing, Checkpoints
 
     os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
     kept = Checkpoints(folder / "checkpoints")

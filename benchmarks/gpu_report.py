@@ -22,9 +22,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from rich.console import Console
 from rich.status import Status
 
-from asl_fast import dataset as datasets
-from asl_fast import doctor, errors, run, storage
-from asl_fast.recipe import RECIPES
+from asl_fast.data import dataset as datasets
+from asl_fast.models.recipe import RECIPES
+from asl_fast.system import errors, storage
+from asl_fast.training import diagnosis as doctor
+from asl_fast.training import run
 from benchmarks import report as report_tables
 from benchmarks import suite
 from benchmarks.cell import Cell, Meter

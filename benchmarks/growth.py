@@ -42,7 +42,7 @@ DEFAULTS = {"side": 28, "processes": 1, "how": "reading", "compression": ""}
 
 def stored(folder: Path, images: int, side: int, compression: str) -> Path:
     """Returns a folder of records, written if it is not there yet."""
-    from asl_fast.records import write_index, write_shard
+    from asl_fast.data.records import write_index, write_shard
 
     place = folder / f"{images}-{side}{compression}"
     if (place / "index.json").exists():

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 import asl_fast
-from asl_fast.loop import choose_at_once
-from asl_fast.pipeline import numbered_batches, steps_per_epoch
-from asl_fast.trainer import TrainingClock
+from asl_fast.data.pipeline import numbered_batches, steps_per_epoch
+from asl_fast.training.fit import TrainingClock
+from asl_fast.training.loop import choose_at_once
 from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import data
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from asl_fast.recipe import RECIPES
+from asl_fast.models.recipe import RECIPES
 from benchmarks.cell import Meter
 
 __all__ = ["TARGET", "measure", "reached"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from asl_fast.errors import InputError
+from asl_fast.system.errors import InputError
 from benchmarks import race, results, scaling
 from benchmarks.cell import BEFOREHAND, LIMITS, UNITS, Cell, interval, quartiles
 

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from asl_fast.errors import InputError
-from asl_fast.storage import replacing
+from asl_fast.system.errors import InputError
+from asl_fast.system.storage import replacing
 from benchmarks.cell import UNITS, Cell
 
 __all__ = ["cells", "read", "write"]

@@ -30,9 +30,10 @@ import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from rich.progress import Progress
 
-from asl_fast import RandomAugment, Standardize, build_cnn, device
-from asl_fast.pipeline import steps_per_epoch
-from asl_fast.recipe import RECIPES
+from asl_fast import RandomAugment, Standardize, build_cnn
+from asl_fast.data.pipeline import steps_per_epoch
+from asl_fast.models.recipe import RECIPES
+from asl_fast.system import device
 from benchmarks import contenders
 
 __all__ = [

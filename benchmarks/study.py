@@ -29,13 +29,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import asl_fast
-from asl_fast import dataset as datasets
-from asl_fast.errors import InputError
-from asl_fast.network import build_cnn
-from asl_fast.optimizer import build_optimizer
-from asl_fast.pipeline import steps_per_epoch
-from asl_fast.precision import choose
-from asl_fast.recipe import RECIPES, Recipe
+from asl_fast.data import dataset as datasets
+from asl_fast.data.pipeline import steps_per_epoch
+from asl_fast.models.network import build_cnn
+from asl_fast.models.optimizer import build_optimizer
+from asl_fast.models.recipe import RECIPES, Recipe
+from asl_fast.system.errors import InputError
+from asl_fast.training.precision import choose
 from benchmarks import study_plots, trials
 from benchmarks.cell import interval
 from benchmarks.photographs import held_out

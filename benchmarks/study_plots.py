@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
-from asl_fast.recipe import RECIPES
+from asl_fast.models.recipe import RECIPES
 
 __all__ = ["against_time", "worth"]
 

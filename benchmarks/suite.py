@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asl_fast import dataset as datasets
-from asl_fast import device
-from asl_fast.errors import InputError
-from asl_fast.recipe import RECIPES
+from asl_fast.data import dataset as datasets
+from asl_fast.models.recipe import RECIPES
+from asl_fast.system import device
+from asl_fast.system.errors import InputError
 from benchmarks import (
     accelerator,
     contenders,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import asl_fast
-from asl_fast import table
+from asl_fast.data import csv_table as table
 from benchmarks.cell import Cell, Meter, in_turn, timed
 
 __all__ = ["measure"]

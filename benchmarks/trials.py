@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast.augment import RandomAugment
-from asl_fast.recipe import Recipe
-from asl_fast.standardize import Standardize
+from asl_fast.models.recipe import Recipe
+from asl_fast.transforms.random_augment import RandomAugment
+from asl_fast.transforms.standardize import Standardize
 
 __all__ = ["EXTRAS", "Extra", "Phase"]
 

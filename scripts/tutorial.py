@@ -49,7 +49,8 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 import asl_fast
-from asl_fast import dataset, table
+from asl_fast.data import csv_table as table
+from asl_fast.data import dataset
 
 parser = argparse.ArgumentParser(description="Sign language letters, from CSV to prediction.")
 parser.add_argument("--quick", action="store_true", help="few images, one epoch")

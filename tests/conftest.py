@@ -12,7 +12,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import pytest
 from rich.console import Console
 
-from asl_fast import cli, precision
+from asl_fast.commands import cli
+from asl_fast.training import precision
 from scripts.local_cluster import free_ports
 from tests import forked
 from tests.samples import blobs, write_csv
@@ -115,7 +116,7 @@ def browser():
 @pytest.fixture(scope="module")
 def start_service(tmp_path_factory):
     """Starts a dispatcher and worker, or one more worker, in a process; none outlives the tests."""
-    from asl_fast import service  # it loads TensorFlow, which not all tests need
+    from asl_fast.data import service
 
     started = []
 

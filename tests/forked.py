@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
-_FORKSERVER.set_forkserver_preload(["pytest", "asl_fast.run"])
+_FORKSERVER.set_forkserver_preload(["pytest", "asl_fast.training.run"])
 
 pipe = _FORKSERVER.Pipe
 
@@ -25,7 +25,7 @@ def start(
 
 def command_line(*arguments: object) -> None:
     """Is `asl-fast` with arguments, to be started."""
-    from asl_fast import cli
+    from asl_fast.commands import cli
 
     sys.argv = ["asl-fast", *map(str, arguments)]
     cli.main()

@@ -20,10 +20,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from asl_fast import Checkpoints, InputError, Records, decode, run, saving, storage, table
-from asl_fast.checkpoint import Checkpointing
-from asl_fast.convert import convert
-from asl_fast.records import damage_in_words, write_index, write_shard
+from asl_fast import Checkpoints, InputError, Records
+from asl_fast.data import csv_table as table
+from asl_fast.data.convert import convert
+from asl_fast.data.records import damage_in_words, write_index, write_shard
+from asl_fast.images import decode
+from asl_fast.models import saving
+from asl_fast.system import storage
+from asl_fast.training import run
+from asl_fast.training.checkpoint import Checkpointing
 from tests.samples import blobs, write_csv
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +91,7 @@ def test_memory_does_not_grow_past_the_limit(tmp_path):
     path.write_bytes(gzip.compress(ZEROS) * 256)  # 4 GiB in 4 MB
     lines, grown = peak_of(
         """
-from asl_fast import table
+from asl_fast.data import csv_table as table
 content = open(sys.argv[1], "rb").read()
 begin()
 try:
@@ -192,7 +197,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import tensorflow as tf
 from PIL import Image
-from asl_fast import decode
+from asl_fast.images import decode
 load = tf.function(lambda path: decode.load_image(path, target_size=(8, 8)))
 small = Path(sys.argv[1]) / "small.webp"
 Image.new("RGB", (8, 8)).save(small)
@@ -309,7 +314,7 @@ def test_a_compressed_shard_that_expands_without_end_is_refused(tmp_path, monkey
     with pytest.raises(tf.errors.InvalidArgumentError, match="not as the index says"):
         list(records.batches(8))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024
-    monkeypatch.setattr("asl_fast.records.EXPANDED", MEGABYTE)
+    monkeypatch.setattr("asl_fast.data.records.EXPANDED", MEGABYTE)
     with pytest.raises(InputError, match="a.tfrecord is damaged, and expands to more than 1 MiB"):
         Records.open(records.folder, damaged="skip")
 

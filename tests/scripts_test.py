@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asl_fast import RECIPES, precision
+from asl_fast import RECIPES
+from asl_fast.training import precision
 from benchmarks import gpu_report
 from tests import forked
 from tests.samples import blobs, write_csv

@@ -1,0 +1,1 @@
+"""Data sets on disk or in memory to shuffled, prefetched batches."""

@@ -1,0 +1,1 @@
+"""The interface of Keras's `ImageDataGenerator` and its iterators."""

@@ -1,0 +1,257 @@
+"""What Keras's `ImageDataGenerator` would draw, drawn again from NumPy's Mersenne Twister.
+
+Pixels are none of its business: a pass over a data set becomes an order and a table of numbers.
+"""
+
+import random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asl_fast.transforms.options import AugmentOptions
+
+__all__ = ["Pass", "Replay", "draw", "table"]
+
+# NumPy's module `np.random`, its hidden global generator, or one of its old-style generators.
+Generator = Any
+
+
+def draw(options: AugmentOptions, generator: Generator, height: int, width: int) -> tuple:
+    """Draws the parameters of one image, in the order and by the calls of Keras's generator.
+
+    Args:
+        options: The ranges, with `quirks`.
+        generator: `np.random` or a `np.random.RandomState`.
+        height: Int, rows of an image.
+        width: Int, columns of an image.
+
+    Returns:
+        Ten values in the order of `Parameters`; None where Keras gives None.
+    """
+    theta = _between(generator, options.rotation_range)
+    # Keras takes the height's shift for x (tensorflow #82838).
+    tx = _shift(generator, options.height_shift_range, height)
+    ty = _shift(generator, options.width_shift_range, width)
+    shear = _between(generator, options.shear_range)
+    zx, zy = 1.0, 1.0
+    if options.zoom_limits != (1, 1):
+        zx, zy = generator.uniform(*options.zoom_limits, 2)
+    flip_horizontal = (generator.random_sample() < 0.5) * options.horizontal_flip
+    flip_vertical = (generator.random_sample() < 0.5) * options.vertical_flip
+    channel = brightness = None
+    if options.channel_shift_range:
+        channel = _between(generator, options.channel_shift_range)
+    if options.brightness_range is not None:
+        brightness = generator.uniform(*options.brightness_range)
+    return theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical, channel, brightness
+
+
+def table(
+    options: AugmentOptions, generator: Generator, images: int, height: int, width: int
+) -> np.ndarray:
+    """Draws the parameters of several images one after the other.
+
+    Args:
+        options: The ranges, with `quirks`.
+        generator: `np.random` or a `np.random.RandomState`.
+        images: Int, how many.
+        height: Int, rows of an image.
+        width: Int, columns of an image.
+
+    Returns:
+        float32 of shape (images, 10), columns in the order of `Parameters`; 0 for what is off.
+    """
+    shifts = (options.height_shift_range, options.width_shift_range)
+    if any(shift and not isinstance(shift, float) for shift in shifts):
+        # `choice` takes more or fewer random words from image to image.
+        rows = [draw(options, generator, height, width) for _ in range(images)]
+        return np.array([[0 if v is None else v for v in row] for row in rows], np.float32)
+    return _columns(options, generator, images, height, width)
+
+
+def _columns(
+    options: AugmentOptions, generator: Generator, images: int, height: int, width: int
+) -> np.ndarray:
+    """Does as `draw` for all images in one call: each takes the same count of uniform numbers."""
+    zoom = options.zoom_limits
+    brightness = options.brightness_range
+    ranges = [
+        _symmetric(options.rotation_range),
+        _limits(options.height_shift_range, height),
+        _limits(options.width_shift_range, width),
+        _symmetric(options.shear_range),
+        *([None, None] if zoom == (1, 1) else [zoom, zoom]),
+        (0, 1),
+        (0, 1),
+        _symmetric(options.channel_shift_range),
+        brightness,
+    ]
+    drawn = [column for column, limits in enumerate(ranges) if limits is not None]
+    lower, upper = np.array([limits for limits in ranges if limits is not None], float).T
+    result = np.zeros((images, len(ranges)))
+    result[:, 4:6] = 1.0
+    result[:, drawn] = lower + (upper - lower) * generator.random_sample((images, len(drawn)))
+    result[:, 6] = (result[:, 6] < 0.5) * options.horizontal_flip
+    result[:, 7] = (result[:, 7] < 0.5) * options.vertical_flip
+    return result.astype(np.float32)
+
+
+def _symmetric(limit: float) -> tuple[float, float] | None:
+    return (-limit, limit) if limit else None
+
+
+def _limits(shift: Any, side: int) -> tuple[float, float] | None:
+    return _symmetric(shift * side if shift < 1 else shift)
+
+
+def _between(generator: Generator, limit: float) -> float:
+    return generator.uniform(-limit, limit) if limit else 0.0
+
+
+def _shift(generator: Generator, limit: Any, side: int) -> float:
+    if not limit:
+        return 0.0
+    if isinstance(limit, float):
+        value = generator.uniform(-limit, limit)
+    else:
+        value = generator.choice(limit) * generator.choice([-1, 1])
+    return value * side if np.max(limit) < 1 else value
+
+
+class Pass(NamedTuple):
+    """A batch, or the batches of a pass over a data set, one after the other.
+
+    Attributes:
+        order: int64, (n,), the samples' numbers.
+        parameters: float32, (n, 10), as `table` gives them, in the same order.
+        ends: int64, (batches,), where each batch ends.
+    """
+
+    order: np.ndarray
+    parameters: np.ndarray
+    ends: np.ndarray
+
+
+def _join(batches: list[Pass]) -> Pass:
+    order, parameters, sizes = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return Pass(order, parameters, np.cumsum(sizes))
+
+
+class Replay:
+    """Keeps the books of one of Keras's iterators: the order, and what each batch draws.
+
+    With a seed, Keras reseeds NumPy's global generator at each batch with `seed` and the number of
+    batches seen; so does this one, on a generator of its own. Without one it goes on from the
+    global generator's state at its first batch, whatever others draw there meanwhile.
+
+    Args:
+        options: What is drawn, with `quirks`.
+        samples: Int, images in the data set.
+        image_size: Height and width.
+        batch_size: Int.
+        shuffle: Bool.
+        seed: Int, or None.
+        saving: Int, or None: what `save_to_dir` draws below, once an image, for a file's name.
+
+    Attributes:
+        batch_index: Int, the place of `next_batch` in its pass.
+        total_batches_seen: Int.
+        index_array: int64, (n,), the order; None before the first batch.
+    """
+
+    def __init__(
+        self,
+        options: AugmentOptions,
+        samples: int,
+        image_size: tuple[int, int],
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+        saving: int | None = None,
+    ) -> None:
+        self.shuffle = shuffle
+        self.batch_index = 0
+        self.total_batches_seen = 0
+        self.index_array: np.ndarray | None = None
+        self._options = options
+        self._samples = samples
+        self._image_size = image_size
+        self._batch_size = batch_size
+        self._seed = seed
+        self._saving = saving
+        self._generator: np.random.RandomState | None = None
+
+    def next_batch(self) -> Pass:
+        """Returns the batch that Keras's `next` would give; it goes on for ever."""
+        self._begin_batch()
+        if self.batch_index == 0:
+            self._set_index_array()
+        begin = self.batch_index * self._batch_size % max(self._samples, 1)
+        self.batch_index += 1
+        if self._samples <= begin + self._batch_size:
+            self.batch_index = 0
+        return self._batch(begin)
+
+    def batch(self, index: int) -> Pass:
+        """Returns the batch that Keras's `iterator[index]` would give."""
+        self._begin_batch()
+        if self.index_array is None:
+            self._set_index_array()
+        return self._batch(index * self._batch_size)
+
+    def end_pass(self) -> None:
+        """Does as Keras's `on_epoch_end`: orders anew, from what the last batch left."""
+        self._set_index_array()
+
+    def look_ahead(self) -> None:
+        """Draws the batches that Keras's `fit` pulls before training, and drops them."""
+        for index in range(min(2, self._steps)):
+            self.batch(index)
+        self.end_pass()
+
+    def next_pass(self) -> Pass:
+        """Returns what Keras's `reset` and one `next` after the other would give, once round."""
+        self.batch_index = 0
+        return _join([self.next_batch() for _ in range(self._steps)])
+
+    def epoch_of_fit(self, *, shuffle: bool) -> Pass:
+        """Returns the batches of an epoch of Keras's `fit`, and ends the epoch.
+
+        Args:
+            shuffle: Bool, as given to `fit`: it takes an iterator's batches in an order drawn from
+                Python's global `random`.
+        """
+        indices = list(range(self._steps))
+        if shuffle:
+            random.shuffle(indices)
+        batches = [self.batch(index) for index in indices]
+        self.end_pass()
+        return _join(batches)
+
+    @property
+    def _steps(self) -> int:
+        return -(-self._samples // self._batch_size)
+
+    def _begin_batch(self) -> None:
+        if self._generator is None:
+            self._generator = np.random.RandomState()
+            self._generator.set_state(np.random.get_state())
+        if self._seed is not None:
+            self._generator.seed(self._seed + self.total_batches_seen)
+        self.total_batches_seen += 1
+
+    def _set_index_array(self) -> None:
+        self.index_array = np.arange(self._samples)
+        if self.shuffle:
+            # Before the first batch Keras takes what the global generator has.
+            self.index_array = (self._generator or np.random).permutation(self._samples)
+
+    def _batch(self, begin: int) -> Pass:
+        assert self.index_array is not None
+        assert self._generator is not None
+        order = self.index_array[begin : begin + self._batch_size]
+        drawn = table(self._options, self._generator, len(order), *self._image_size)
+        if self._saving is not None:
+            for _ in order:
+                self._generator.randint(self._saving)
+        return Pass(order, drawn, np.array([len(order)]))

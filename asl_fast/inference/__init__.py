@@ -1,0 +1,1 @@
+"""Trained models evaluated, plotted, used on photographs and exported."""

@@ -1,0 +1,293 @@
+"""A page to try a model in the browser: name a picture's letter, and see the augmentation."""
+
+import contextlib
+import dataclasses
+import errno
+import html
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asl_fast.data import synthetic_hands as hands
+from asl_fast.inference.classifier import Classifier
+from asl_fast.models.recipe import DEFAULT, RECIPES
+from asl_fast.system.errors import InputError
+from asl_fast.transforms.options import FILL_MODES, AugmentOptions
+from asl_fast.transforms.random_augment import RandomAugment
+
+__all__ = ["build", "serve"]
+
+_UPLOAD_BYTES = 10 << 20
+_SIDE = 4  # of the grid of draws
+_SHOWN = 480  # pixels
+
+
+class _Slider(NamedTuple):
+    """A slider for an option of `AugmentOptions` that is a number."""
+
+    option: str
+    label: str
+    highest: float
+    step: float
+
+
+_SLIDERS = (
+    _Slider("rotation_range", "Rotation, ± degrees", 180, 1),
+    _Slider("width_shift_range", "Shift sideways, ± share of the width", 0.5, 0.01),
+    _Slider("height_shift_range", "Shift up and down, ± share of the height", 0.5, 0.01),
+    _Slider("shear_range", "Shear, ± degrees", 60, 1),
+    _Slider("zoom_range", "Zoom, 1 ±", 0.9, 0.05),
+    _Slider("channel_shift_range", "Channel shift, ± grey levels", 255, 5),
+    _Slider("cval", "Fill colour, for the fill mode “constant”", 255, 5),
+    _Slider("interpolation_order", "Interpolation: 0 nearest, 1 linear, up to 5 splines", 5, 1),
+)
+_SWITCHES = {
+    "horizontal_flip": "Flip left and right",
+    "vertical_flip": "Flip top and bottom",
+    "quirks": "Quirks of Keras's generator",
+}
+
+
+def serve(
+    classifier: Classifier,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    ready: Callable[[str], object] = lambda url: None,
+) -> None:
+    """Serves the page until Ctrl-C or SIGTERM; uploaded pictures are deleted then.
+
+    Args:
+        classifier: What names the pictures.
+        host: The address to listen at; "0.0.0.0" lets other machines in.
+        port: Int.
+        ready: Is told the page's URL once it can be opened.
+
+    Raises:
+        InputError: Gradio is not installed, or host and port can't be had.
+    """
+    gradio = _gradio()
+    _check_free(host, port)
+    with tempfile.TemporaryDirectory(prefix="asl-fast-demo-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = build(classifier)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=_UPLOAD_BYTES,
+            # Fonts of the system: Gradio's own would be fetched.
+            theme=gradio.themes.Base(
+                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+            ),
+            css=".pixels img { image-rendering: pixelated; }",
+        )
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        ready(page.local_url)
+        stop.wait()
+        # Otherwise it would wait for open pages to go away, and then complain of them.
+        page.server.force_exit = True
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        page.close(verbose=False)
+
+
+def build(classifier: Classifier) -> Any:
+    """Returns the page, a `gradio.Blocks`.
+
+    Args:
+        classifier: What names the pictures.
+
+    Raises:
+        InputError: Gradio is not installed.
+    """
+    gr = _gradio()
+
+    def chosen(height: int) -> Any:
+        picture = gr.Image(
+            label="Picture of a hand",
+            sources=["upload", "webcam", "clipboard"],
+            # A mirrored right hand would be a left one.
+            webcam_options=gr.WebcamOptions(mirror=False),
+            height=height,
+        )
+        # The file as it was sent: what it is, the classifier finds out and says in words.
+        picture.preprocess = lambda payload: payload and payload.path
+        return picture
+
+    def shown(label: str, *, labelled: bool = True) -> Any:
+        return gr.Image(
+            label=label,
+            show_label=labelled,
+            format="png",
+            interactive=False,
+            buttons=[],
+            elem_classes="pixels",
+        )
+
+    @contextlib.contextmanager
+    def in_words(path: str | None) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:  # also what `AugmentOptions` refuses
+            text = str(error)
+            if path is not None:
+                text = text.replace(path, Path(path).name)
+            raise gr.Error(html.escape(text), print_exception=False) from None
+
+    def name(path: str | None) -> tuple[Any, Any]:
+        if path is None:
+            return None, None
+        [(found, note)] = classifier.predict_files([path])
+        with in_words(path):
+            if isinstance(found, InputError):
+                raise found
+            seen = _enlarged(classifier.prepare(path))
+        if note:
+            gr.Info(html.escape(note.replace(path, Path(path).name)))
+        return dict(found.top), seen
+
+    def augment(path: str | None, draw: int, *values: Any) -> Any:
+        with in_words(path):
+            image = classifier.prepare(_drawn_hand() if path is None else path)
+            return _grid(image, _options(*values), draw)
+
+    def augment_anew(path: str | None, draw: int, *values: Any) -> tuple[int, Any]:
+        return draw + 1, augment(path, draw + 1, *values)
+
+    letters = " ".join(classifier.letters)
+    start = RECIPES[DEFAULT].augment
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    with gr.Blocks(title="asl-fast", analytics_enabled=False) as page:
+        gr.Markdown(f"# asl-fast\nNames the letter that a hand signs, of {letters}.")
+        with gr.Tab("Name a letter"), gr.Row():
+            with gr.Column():
+                picture = chosen(400)
+            with gr.Column():
+                answer = gr.Label(label="Letter", num_top_classes=3)
+                seen = shown("What the model sees")
+            named = gr.on([picture.input, picture.clear], name, picture, [answer, seen], **quiet)
+            # The letter of the picture before is none of this one.
+            named.failure(lambda: (None, None), None, [answer, seen], **quiet)
+        with gr.Tab("Augmentation"), gr.Row():
+            with gr.Column():
+                picture = chosen(220)
+                gr.Markdown("Without a picture of yours, a drawn hand is taken.")
+                again = gr.Button("Draw again", variant="primary")
+                draws = shown(f"{_SIDE**2} draws", labelled=False)
+            with gr.Column():
+                sliders = [
+                    gr.Slider(0, s.highest, getattr(start, s.option), step=s.step, label=s.label)
+                    for s in _SLIDERS
+                ]
+                sliders += [
+                    gr.Slider(0, 3, 1, step=0.05, label=f"Brightness, {end} factor")
+                    for end in ("lowest", "highest")
+                ]
+                others = [
+                    gr.Checkbox(getattr(start, option), label=label)
+                    for option, label in _SWITCHES.items()
+                ]
+                others.append(
+                    gr.Dropdown(list(FILL_MODES), value=start.fill_mode, label="Fill mode")
+                )
+            draw = gr.State(0)
+            inputs = [picture, draw, *sliders, *others]
+            gr.on(
+                # While a slider moves, each place would compile a program of its own.
+                [
+                    page.load,
+                    picture.input,
+                    picture.clear,
+                    *(slider.release for slider in sliders),
+                    *(other.change for other in others),
+                ],
+                augment,
+                inputs,
+                draws,
+                trigger_mode="always_last",
+                **quiet,
+            )
+            again.click(augment_anew, inputs, [draw, draws], **quiet)
+    return page
+
+
+def _gradio() -> ModuleType:
+    # Gradio tells its makers of each import and each page, unless this is set before.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio
+    except ImportError:
+        raise InputError(
+            "The demo needs the package Gradio. Install it with: pip install 'asl-fast[demo]'"
+        ) from None
+    return gradio
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"Port {port} of {host} is in use. Choose another one with --port."
+            ) from None
+        raise InputError(f"Can't listen at port {port} of {host}: {error.strerror}.") from None
+
+
+def _options(*values: Any) -> AugmentOptions:
+    """Returns the options for the values of sliders, switches and the fill mode, in this order."""
+    names = [*(slider.option for slider in _SLIDERS), "lower", "upper", *_SWITCHES, "fill_mode"]
+    told = dict(zip(names, values, strict=True))
+    for slider in _SLIDERS:
+        # The page sends whole numbers where it can; as a shift they would be pixels.
+        whole = slider.option == "interpolation_order"
+        told[slider.option] = (int if whole else float)(told[slider.option])
+    # While the one is moved past the other, they change places.
+    lower, upper = sorted(float(told.pop(name)) for name in ("lower", "upper"))
+    brightness = lower, upper
+    return AugmentOptions(**told, brightness_range=None if brightness == (1, 1) else brightness)
+
+
+def _grid(image: np.ndarray, options: AugmentOptions, draw: int) -> np.ndarray:
+    """Returns a picture of draws, uint8: those of the samples 0, 1, … in the epoch `draw`."""
+    layer = RandomAugment(**dataclasses.asdict(options), dtype="float32")
+    count = _SIDE**2
+    images = np.repeat(image[None], count, axis=0)
+    drawn = np.asarray(layer(images, samples=np.arange(count), epoch=draw, training=True))
+    drawn = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
+    height, width, channels = image.shape
+    framed = np.pad(drawn, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    rows = framed.reshape(_SIDE, _SIDE, height + 2, width + 2, channels).swapaxes(1, 2)
+    return _enlarged(rows.reshape(_SIDE * (height + 2), _SIDE * (width + 2), channels))
+
+
+def _drawn_hand() -> np.ndarray:
+    return hands.render(1, split="valid", workers=1)[0][0]
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    """Returns uint8 (height, width, 1 or 3) by whole times larger: browsers blur small pictures."""
+    times = max(1, _SHOWN // len(image))
+    return image.squeeze(-1 if image.shape[-1] == 1 else ()).repeat(times, 0).repeat(times, 1)

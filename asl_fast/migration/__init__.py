@@ -1,0 +1,1 @@
+"""Other people's scripts: read without running them, checked, and run on this package."""

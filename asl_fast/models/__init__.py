@@ -1,0 +1,1 @@
+"""The networks, and the recipes and optimizers that train them."""

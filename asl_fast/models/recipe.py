@@ -1,0 +1,102 @@
+"""Recipes: everything that decides how the network is trained, to be taken in at a glance."""
+
+import dataclasses
+from typing import Any
+
+from asl_fast.system.errors import InputError
+from asl_fast.transforms.options import AugmentOptions, finite
+
+__all__ = ["DEFAULT", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe"]
+
+OPTIMIZERS = ("rmsprop", "adamw", "sgd", "muon", "kernel_muon", "lion")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        augment: What is done to the images on the way.
+        optimizer: One of `OPTIMIZERS`: Keras's, with Keras's settings but for what is said here;
+            SGD with a Nesterov momentum of 0.9; `KernelMuon` with a momentum of 0.85 and 3
+            Newton-Schulz steps.
+        learning_rate: Float, above 0: the highest.
+        batch_size: Int, at least 1: images a step.
+        epochs: Int, at least 1: passes over the train set.
+        schedule: One of `SCHEDULES`: how the learning rate falls to 0, if it does, from the end of
+            the warm-up to the last step.
+        warm_up: Float in [0, 1): the share of all steps in which the rate rises linearly from 0.
+        weight_decay: Float, at least 0: decoupled from the gradient, times the learning rate.
+        label_smoothing: Float in [0, 1).
+        batch_norm_momentum: Float in [0, 1): of the averages that batch normalisation keeps.
+
+    Raises:
+        InputError: A value out of its range; says which.
+    """
+
+    augment: AugmentOptions
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    epochs: int = 20
+    schedule: str = "constant"
+    warm_up: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    batch_norm_momentum: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.augment, AugmentOptions):
+            raise _out_of_range("augment", "AugmentOptions", self.augment)
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise _out_of_range(name, f"one of {', '.join(allowed)}", getattr(self, name))
+        for name in ("batch_size", "epochs"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+                raise _out_of_range(name, "a whole number, at least 1", value)
+        for name in ("warm_up", "label_smoothing", "batch_norm_momentum"):
+            if not finite(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
+                raise _out_of_range(name, "at least 0 and below 1", getattr(self, name))
+        if not finite(self.learning_rate) or self.learning_rate <= 0:
+            raise _out_of_range("learning_rate", "above 0", self.learning_rate)
+        if not finite(self.weight_decay) or self.weight_decay < 0:
+            raise _out_of_range("weight_decay", "at least 0", self.weight_decay)
+
+
+def _out_of_range(name: str, what: str, value: Any) -> InputError:
+    return InputError(f"The {name.replace('_', ' ')} must be {what}. Received: {value}.")
+
+
+_COURSE = AugmentOptions(
+    rotation_range=10,
+    zoom_range=0.1,
+    width_shift_range=0.1,
+    height_shift_range=0.1,
+    horizontal_flip=True,
+)
+
+# Chosen by photographs held out of the train set: benchmarks/results/study.md.
+_FAST = Recipe(
+    _COURSE,
+    optimizer="kernel_muon",
+    learning_rate=2e-2,
+    batch_size=128,
+    epochs=3,
+    schedule="cosine",
+    warm_up=0.2,
+    weight_decay=0.0005,
+    label_smoothing=0.1,
+    batch_norm_momentum=0.9,
+)
+
+RECIPES = {
+    # The course's notebook on data augmentation.
+    "course": Recipe(_COURSE, optimizer="rmsprop", learning_rate=1e-3, batch_size=32, epochs=20),
+    "fast": _FAST,
+    # Less computing than the course's 20 epochs, as its batches are larger.
+    "best": dataclasses.replace(_FAST, epochs=18),
+}
+
+DEFAULT = "fast"

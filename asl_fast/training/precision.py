@@ -1,0 +1,144 @@
+"""Mixed precision: which dtype policy suits the device, and training a model under it."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from asl_fast.system import device, storage
+from asl_fast.system.device import Choice
+from asl_fast.system.errors import InputError
+
+__all__ = ["choose", "has_bfloat16", "measure", "under"]
+
+# A CPU has instructions for bfloat16 if it has one of these features.
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "amx-bf16"})
+# What convolutions must gain by bfloat16 on a CPU for it to be chosen: the rest of a step gains
+# less.
+_WORTH = 1.2
+
+
+def choose(requested: str = "auto", *, alone: bool = True) -> Choice:
+    """Returns the dtype policy to train with, and why.
+
+    Args:
+        requested: The name of a Keras dtype policy, or "auto": mixed_bfloat16 on GPUs of compute
+            capability 8.0 or later, mixed_float16 on 7.x, and mixed_bfloat16 on CPUs where
+            `measure` finds it faster, once for a machine; float32 elsewhere.
+        alone: Bool. False where other machines train the same model, whose measurements might come
+            out otherwise: then CPUs take float32.
+    """
+    if requested != "auto":
+        return Choice(requested, "as asked for")
+    gpus = device.gpu_details()
+    if gpus:
+        weakest = min(gpu.get("compute_capability", (0, 0)) for gpu in gpus)
+        words = f"compute capability {weakest[0]}.{weakest[1]}"
+        if weakest >= (8, 0):
+            return Choice("mixed_bfloat16", words)
+        return Choice("mixed_float16" if weakest >= (7, 0) else "float32", words)
+    if not has_bfloat16():
+        return Choice("float32", "the CPU has no instructions for bfloat16")
+    if not alone:
+        return Choice("float32", "other machines' CPUs may have no use for bfloat16")
+    gain = _measured() or measure()
+    why = f"bfloat16 convolutions were measured {gain:.2f} times as fast on this CPU"
+    return Choice("mixed_bfloat16" if gain >= _WORTH else "float32", why)
+
+
+def has_bfloat16() -> bool:
+    """Returns whether the CPU has instructions for bfloat16, which may be faster or not."""
+    return bool(_BFLOAT16 & device.cpu()[1])
+
+
+def measure(turns: int = 15) -> float:
+    """Measures how many times as fast bfloat16 is on this CPU, and keeps it for `choose`.
+
+    What is timed is the largest convolution of the course's network with both of its gradients,
+    for a batch of 32, which takes half a second in all.
+
+    Args:
+        turns: Int, how often each is timed, in turn; of the ratios the lower quartile counts, so
+            that noise chooses no bfloat16.
+    """
+    convolutions = [_convolution(dtype) for dtype in (tf.float32, tf.bfloat16)]
+    seconds = np.empty((turns + 1, 2))
+    for turn, which in np.ndindex(seconds.shape):
+        begin = time.perf_counter()
+        convolutions[which]()
+        seconds[turn, which] = time.perf_counter() - begin
+    seconds = seconds[1:]  # the first turn loads the kernels
+    gain = float(np.percentile(seconds[:, 0] / seconds[:, 1], 25))
+    with contextlib.suppress(InputError, OSError):
+        folder = storage.make_folder(storage.cache_folder())
+        with storage.replacing(folder / "precision.json") as aside:
+            aside.write_text(json.dumps({"machine": _machine(), "gain": gain}))
+    return gain
+
+
+def _convolution(dtype: tf.DType) -> Callable[[], Any]:
+    images, kernel, upstream = (
+        tf.cast(tf.random.stateless_normal(shape, (0, 0)), dtype)
+        for shape in ((32, 14, 14, 75), (3, 3, 75, 50), (32, 14, 14, 50))
+    )
+
+    def run() -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            out = tf.nn.conv2d(images, kernel, 1, "SAME")
+        return tape.gradient(out, [images, kernel], upstream)
+
+    return run
+
+
+@contextlib.contextmanager
+def under(model: keras.Model, policy_name: str) -> Iterator[None]:
+    """Gives the layers another dtype policy, for a while; float32 variables stay what they are.
+
+    The layers that give the model's output keep theirs. Small gradients would become zero in
+    float16: there the optimizer scales the loss.
+    """
+    policy = keras.dtype_policies.get(policy_name)
+    layers = {layer: layer.dtype_policy for layer in _inner_layers(model)}
+    optimizer = model.optimizer
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if policy.compute_dtype == "float16" and not scaled:
+        model.optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    for layer in layers:
+        layer.dtype_policy = policy
+    try:
+        yield
+    finally:
+        for layer, before in layers.items():
+            layer.dtype_policy = before
+        model.optimizer = optimizer
+
+
+def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers that compute, but for those that give the model's output."""
+    # `layers` lists the top ones; what wrappers and nested models hold has no public list.
+    inner = [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
+    last = set()
+    if not isinstance(model, keras.Sequential) and hasattr(model, "operations"):
+        last = {id(output._keras_history.operation) for output in tf.nest.flatten(model.outputs)}
+    elif model.layers:
+        last = {id(model.layers[-1])}
+    return [layer for layer in inner if id(layer) not in last]
+
+
+def _machine() -> str:
+    return f"{device.cpu()[0]}, TensorFlow {tf.__version__}"
+
+
+def _measured() -> float | None:
+    """Returns the gain that was measured on this machine, or None."""
+    try:
+        found = json.loads((storage.cache_folder() / "precision.json").read_text())
+        return float(found["gain"]) if found["machine"] == _machine() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,141 @@
+import os
+import signal
+import socket
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from asl_fast import InputError
+from asl_fast.data.synthetic_hands import LETTERS
+from asl_fast.inference import demo
+from asl_fast.models import saving
+from tests import forked
+from tests.pages import visit
+from tests.samples import blobs
+
+
+@pytest.fixture
+def matched(tmp_path):
+    """A model that names blobs without having been trained: by how bright each square is."""
+    images, labels = blobs(480)
+    templates = np.stack([images[labels == i].mean(axis=0).ravel() for i in range(24)], axis=1)
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(24, activation="softmax"),
+        ]
+    )
+    model.set_weights([(templates - templates.mean()) / 100, np.zeros(24)])
+    saving.save_model(model, tmp_path / "model.keras", LETTERS)
+    return tmp_path / "model.keras"
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def served(matched, port, tmp_path):
+    """The program, serving the demo; and what it writes."""
+    pytest.importorskip("gradio")
+    log = tmp_path / "log"
+    process = forked.start(log, forked.command_line, "demo", matched, "--port", port)
+    while not (log.exists() and "ends it" in log.read_text()):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.05)
+    yield process, log
+    process.kill()
+    process.join()
+
+
+def test_a_visit(browser, served, port, tmp_path):
+    images, labels = blobs(24)
+    picture = Image.fromarray(images[7, ..., 0]).resize((300, 300), Image.Resampling.NEAREST)
+    picture.save(tmp_path / "hand.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "large.png").write_bytes(os.urandom(11 << 20))
+    address = f"http://127.0.0.1:{port}/"
+    with visit(browser, address) as visited:
+        page = visited.page
+        upload = page.locator("input[type=file]").first
+
+        def put(name):
+            upload.set_input_files(tmp_path / name)
+
+        upload.wait_for(state="attached")
+        put("hand.png")
+        answer = page.get_by_test_id("label-output-value")
+        answer.wait_for()
+        assert answer.inner_text() == LETTERS[labels[7]]
+        assert page.get_by_text("What the model sees").is_visible()
+
+        page.get_by_label("Remove Image").first.click()
+        answer.wait_for(state="detached")
+        put("text.png")
+        error = page.locator(".toast-body")
+        error.get_by_text("text.png").wait_for()
+        assert "/" not in error.inner_text()  # the folder that Gradio put it in
+        assert answer.count() == 0
+        assert error.count() == 1
+        page.get_by_label("Remove Image").first.click()
+        put("large.png")
+        page.get_by_text("exceed the maximum allowed size").first.wait_for()
+
+        page.get_by_role("tab", name="Augmentation").click()
+        draws = page.get_by_role("tabpanel").locator(".pixels img").last
+        draws.wait_for()
+
+        def changed_by(act):
+            before = draws.get_attribute("src")
+            act()
+            page.wait_for_function(
+                "([image, before]) => image.src !== before",
+                arg=[
+                    draws.element_handle(),
+                    page.evaluate("s => new URL(s, document.baseURI).href", before),
+                ],
+            )
+
+        changed_by(page.get_by_role("button", name="Draw again").click)
+        changed_by(page.get_by_label("Flip top and bottom").click)
+        # The lowest brightness above the highest one: they change places.
+        for option, value in (("Rotation", "90"), ("Brightness, lowest", "2")):
+            place = page.get_by_label(f"number input for {option}")
+            place.fill(value)
+            changed_by(lambda place=place: place.press("Tab"))
+
+        # What Gradio's own page says of itself; of an upload's progress, where that has ended
+        # before it asks.
+        own = ("Method not implemented.", "Response", f"{address}gradio_api/upload_progress?")
+        assert [words for words in visited.complaints if not words.startswith(own)] == []
+        assert all(request.startswith(address) for request in visited.requests)
+        assert visited.is_as_wide_as_the_window()
+        process, log = served
+        os.kill(process.pid, signal.SIGINT)
+        process.join(timeout=60)
+    assert process.exitcode == 0
+    assert log.read_text() == f"Open {address} – Ctrl-C ends it.\n"
+
+
+def test_a_port_in_use_is_told(port):
+    pytest.importorskip("gradio")
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 is in use.*--port"),
+    ):
+        demo.serve(None, port=port)
+    with pytest.raises(InputError, match="Can't listen at port .* of 203.0.113.1: "):
+        demo.serve(None, "203.0.113.1", port)
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(InputError, match=r"pip install 'asl-fast\[demo\]'"):
+        demo.serve(None)

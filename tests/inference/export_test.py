@@ -1,0 +1,328 @@
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from asl_fast import RandomAugment, Standardize, build_cnn
+from asl_fast.commands import cli
+from asl_fast.data.synthetic_hands import LETTERS
+from asl_fast.inference import export as exports
+from asl_fast.inference.export import export
+from asl_fast.models import saving
+from asl_fast.system.errors import InputError
+from tests import forked
+from tests.samples import blobs
+
+
+@pytest.fixture(scope="module")
+def images():
+    return blobs(60, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network that is sure of what it sees, and whose channels differ much in their scale."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+            layers.BatchNormalization(momentum=0.5, epsilon=1e-9),
+            layers.Flatten(),
+            layers.Dense(24, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    pixels, labels = blobs(240)
+    model.fit(pixels / np.float32(255), labels, epochs=6, verbose=0)
+    convolution, norm, *_ = model.layers
+    scales = np.geomspace(1e-3, 1, 8)
+    convolution.set_weights([weight * scales for weight in convolution.get_weights()])
+    norm.moving_mean.assign(norm.moving_mean * scales)
+    norm.moving_variance.assign((norm.moving_variance + 1e-9) * scales**2 - 1e-9)
+    return model
+
+
+def in_float32(model, images):
+    return np.asarray(model(images / np.float32(255), training=False), np.float32)
+
+
+def test_all_formats_say_what_the_model_says_and_keep_the_letters(images, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = build_cnn(dtype="mixed_bfloat16")
+    written = export(model, tmp_path / "new", ["all"], letters=LETTERS, images=images)
+    assert [one.format for one in written] == ["savedmodel", "litert", "onnx"]
+    plain = build_cnn()
+    plain.set_weights(model.get_weights())
+    expected = in_float32(plain, images)
+    assert np.abs(expected - in_float32(model, images)).max() > 1e-5  # bfloat16 would be seen
+    for one in written:
+        run, _ = exports._RUNTIMES[one.format](one.path)
+        np.testing.assert_allclose(run(images / np.float32(255)), expected, atol=2e-6)
+        assert one.difference < 2e-6
+        assert (one.images, one.runs, one.same) == (60, 60, 1.0)
+        assert 0 < one.median_ms <= one.p95_ms
+    names = ["model.onnx", "model.savedmodel", "model.tflite"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
+    text = "\n".join(LETTERS) + "\n"
+    folder, litert, onnx = ((tmp_path / "new" / name) for name in (names[1], names[2], names[0]))
+    assert (folder / "assets.extra" / "labels.txt").read_text() == text
+    assert zipfile.ZipFile(litert).read("labels.txt").decode() == text
+    session = onnxruntime.InferenceSession(onnx)
+    assert session.get_modelmeta().custom_metadata_map == {"letters": text}
+    assert litert.stat().st_size == written[1].bytes
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) == (
+        written[0].bytes
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16"])
+def test_layers_and_weights_become_float32(policy):
+    inner = keras.layers.Dense(3, dtype=policy)
+    model = keras.Sequential(
+        [keras.Input((4, 5), dtype="float32"), keras.layers.TimeDistributed(inner, dtype=policy)]
+    )
+    plain = exports._in_float32(model)
+    assert {layer.compute_dtype for layer in plain._flatten_layers()} == {"float32"}
+    assert {weight.dtype for weight in plain.weights} == {"float32"}
+    for mine, theirs in zip(plain.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_augmentation_does_nothing_in_an_exported_file(images, tmp_path):
+    layers = keras.layers
+    standardize = Standardize(featurewise_center=True, featurewise_std_normalization=True)
+    standardize.fit(images / np.float32(255))
+    tail = [layers.Flatten(), layers.Dropout(0.5), layers.Dense(24, activation="softmax")]
+    augmentation = [RandomAugment(rotation_range=90, seed=1), layers.RandomTranslation(0.3, 0.3)]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *augmentation, standardize, *tail])
+    without = keras.Sequential([keras.Input((28, 28, 1)), standardize, *tail])
+    model.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    (one,) = export(model, tmp_path / "model.tflite", ["litert"], images=images)
+    run, _ = exports._RUNTIMES["litert"](one.path)
+    pixels = images / np.float32(255)
+    np.testing.assert_allclose(run(pixels), in_float32(without, images), atol=1e-5)
+    np.testing.assert_array_equal(run(pixels), run(pixels))
+
+
+class Shaky(keras.layers.Layer):
+    """Random in training and out of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, pixels):
+        return pixels + keras.random.normal(keras.ops.shape(pixels), seed=self.seed_generator)
+
+
+def test_a_model_that_is_random_at_inference_is_refused(images, tmp_path):
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), Shaky(), layers.Flatten(), layers.Dense(24, "softmax")]
+    )
+    with pytest.raises(InputError, match="random at inference"):
+        export(model, tmp_path / "out", ["savedmodel"], images=images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_is_small_and_names_the_same_letters(trained, images, tmp_path):
+    sizes = {}
+    for int8 in (False, True):
+        (one,) = export(
+            trained,
+            tmp_path,
+            ["litert"],
+            images=images,
+            calibration=blobs(100)[0],
+            int8=int8,
+        )
+        sizes[one.precision] = one.bytes
+        run, _ = exports._RUNTIMES["litert"](one.path)
+        found, expected = run(images / np.float32(255)), in_float32(trained, images)
+        assert np.mean(found.argmax(axis=1) == expected.argmax(axis=1)) == one.same >= 0.98
+        assert one.difference >= np.abs(found - expected).max() > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"model.tflite", "model.int8.tflite"}
+    assert sizes["int8"] < sizes["float32"] / 3
+
+
+def one_off(error):
+    def change(outputs):
+        outputs[-1, 0] += error
+
+    return change
+
+
+def other_letters(outputs):
+    outputs[:] = np.roll(outputs, 1, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "formats", "int8", "message"),
+    [
+        (one_off(2e-4), ["onnx", "litert"], False, "differ by up to 0.0002"),
+        (one_off(np.nan), ["litert"], False, "nan"),
+        (one_off(0.9), ["litert"], True, "Allowed are 0.4 and 98%"),
+        (other_letters, ["litert"], True, "and [0-9.]+% have the same letter"),
+    ],
+)
+def test_a_file_that_says_something_else_is_not_left(
+    trained, images, tmp_path, monkeypatch, change, formats, int8, message
+):
+    original = exports._run_litert
+
+    def load(path):
+        run, runtime = original(path)
+
+        def lie(images):
+            outputs = run(images).copy()
+            change(outputs)
+            return outputs
+
+        return lie, runtime
+
+    monkeypatch.setitem(exports._RUNTIMES, "litert", load)
+    if change is other_letters:  # which differ by more, too
+        monkeypatch.setattr(exports, "INT8_BOUND", 1.0)
+    before = tmp_path / f"model{'.int8' if int8 else ''}{exports.FORMATS[formats[0]]}"
+    before.write_text("the former one")
+    with pytest.raises(InputError, match=message):
+        export(
+            trained,
+            tmp_path,
+            formats,
+            images=images,
+            calibration=images,
+            int8=int8,
+            force=True,
+        )
+    assert list(tmp_path.iterdir()) == [before]
+    assert before.read_text() == "the former one"
+
+
+def test_pixels_are_scaled_as_the_model_expects(images, tmp_path, monkeypatch):
+    original, given = exports._run_savedmodel, []
+
+    def load(path):
+        run, runtime = original(path)
+        return lambda images: given.append(images.max()) or run(images), runtime
+
+    monkeypatch.setitem(exports._RUNTIMES, "savedmodel", load)
+    scaling, dense = keras.layers.Rescaling(1 / 255), keras.layers.Dense(24)
+    export(model_of(dense, shape=(28, 28, 1)), tmp_path / "a", images=images)
+    assert max(given) == pytest.approx(images.max() / 255)
+    export(model_of(scaling, dense, shape=(28, 28, 1)), tmp_path / "b", images=images)
+    assert max(given) == images.max()
+
+
+def model_of(*layers, shape=(2, 3)):
+    return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), *layers])
+
+
+def test_other_shapes_are_compared_on_random_images(tmp_path):
+    model = model_of(keras.layers.Dense(4, kernel_initializer="ones"), shape=(9, 8, 3))
+    (one,) = export(model, tmp_path / "other", ["savedmodel"])
+    assert one.images == 1000
+    run, _ = exports._RUNTIMES["savedmodel"](one.path)
+    # Logits of about 100, which float32 has to 1e-5.
+    pixels = np.random.default_rng(3).random((5, 9, 8, 3), np.float32)
+    np.testing.assert_allclose(run(pixels), np.tile(pixels.sum((1, 2, 3)), (4, 1)).T, rtol=1e-5)
+
+
+def test_an_export_is_replaced_only_if_asked_to(tmp_path):
+    first, second = (model_of(keras.layers.Dense(2, name=name)) for name in ("first", "second"))
+    out = tmp_path / "out"
+    export(first, out)
+    with pytest.raises(InputError, match="out is there. Replace it with --force"):
+        export(second, out)
+    export(second, out, force=True)
+    run, _ = exports._RUNTIMES["savedmodel"](out)
+    pixels = np.ones((1, 2, 3), np.float32)
+    np.testing.assert_allclose(run(pixels), np.asarray(second(pixels)), atol=1e-6)
+    assert list(tmp_path.iterdir()) == [out]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="notes is there and no savedmodel"):
+        export(second, tmp_path / "notes", force=True)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+DENSE = keras.layers.Dense(2)
+MISTAKES = {
+    "an unknown format": ({"formats": ["tflite"]}, "no format 'tflite'; there are savedmodel, lit"),
+    "int8 of another format": ({"int8": True}, "int8 is for the format litert"),
+    "nothing to calibrate with": ({"formats": ["litert"], "int8": True}, "to be calibrated with"),
+    "too few letters": ({"letters": "A"}, "gives 2 outputs; 1 letters"),
+    "images of another shape": ({"images": np.zeros((5, 3, 3))}, "are (5, 3, 3); the model takes"),
+    "a file's name for several": (
+        {"formats": ["all"], "out": "m.onnx"},
+        "m.onnx ends as a file of anothe",
+    ),
+    "an unwritable folder": ({"out": "file/out"}, "file can't be written to"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_are_named_and_leave_nothing(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    arguments = {"out": "out"} | changes
+    with pytest.raises(InputError) as caught:
+        export(model_of(DENSE), tmp_path / arguments.pop("out"), **arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_models_that_no_file_can_hold_are_named(tmp_path):
+    layers = keras.layers
+    two = keras.Input((2,)), keras.Input((2,))
+    several = keras.Model(two, layers.add(two))
+    with pytest.raises(InputError, match="takes one tensor of a fixed shape"):
+        export(several, tmp_path / "out")
+    solving = keras.Sequential([keras.Input((3, 3)), Determinant()])
+    with pytest.raises(InputError, match="can't be exported as litert: "):
+        export(solving, tmp_path / "out", ["litert"])
+    assert not list(tmp_path.iterdir())
+
+
+class Determinant(keras.layers.Layer):
+    """Needs an operation that LiteRT has not."""
+
+    def call(self, matrices):
+        return keras.ops.det(matrices)[:, None]
+
+
+def test_a_missing_package_is_named_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs tf2onnx and onnxruntime. Install .*asl-fast.expo"):
+        export(model_of(DENSE), tmp_path / "out", ["onnx"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_a_table_or_json(trained, folder, tmp_path):
+    saving.save_model(trained, tmp_path / "hands.keras", LETTERS)
+    command = ["export", tmp_path / "hands.keras", "--data", folder, "--format", "litert"]
+    out = "--out", tmp_path / "out", "--json"
+    process = forked.start(tmp_path / "log", forked.command_line, *command, *out)
+    process.join()
+    # Two lines say what was read; of the converters' own there are none.
+    train, valid, *rest = (tmp_path / "log").read_text().splitlines()
+    assert (process.exitcode, train[:6], valid[:6]) == (0, "train:", "valid:"), rest
+    (told,) = json.loads("\n".join(rest))
+    assert told["path"] == str(tmp_path / "out" / "hands.tflite")
+    assert (told["images"], told["precision"]) == (48, "float32")
+    text = zipfile.ZipFile(told["path"]).read("labels.txt").decode()
+    assert text.split() == list(LETTERS)
+
+    shown = CliRunner().invoke(
+        cli.app, [*map(str, command), "--out", str(tmp_path / "one.tflite"), "--verbose"]
+    )
+    assert shown.exit_code == 0, shown.output
+    for words in ("litert", "0.15 MB", "largest difference", "100.0%", "one.tflite"):
+        assert words in shown.output

@@ -1,0 +1,182 @@
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from asl_fast import InputError
+from asl_fast.commands import cli
+from asl_fast.data import dataset
+from asl_fast.data.synthetic_hands import LETTERS
+from asl_fast.inference import evaluation
+from asl_fast.training import diagnosis as doctor
+from asl_fast.training import run
+from asl_fast.training import run_report as report
+from tests.pages import visit
+from tests.samples import blobs, write_csv
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'{{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A run, `run`, and the tables it was trained on, `data`."""
+    home = tmp_path_factory.mktemp("report")
+    (home / "data").mkdir()
+    write_csv(home / "data" / "sign_mnist_train.csv", *blobs(144))
+    write_csv(home / "data" / "sign_mnist_valid.csv", *blobs(48, seed=1))
+    changes = {"epochs": 2, "batch_size": 24}
+    data = dataset.load(home / "data")
+    run.train(data, home / "run", recipe="course", changes=changes, verbose=0)
+    return home
+
+
+@pytest.fixture
+def folder(home, tmp_path):
+    """A copy of the run, to be spoilt."""
+    return shutil.copytree(home / "run", tmp_path / "run", ignore=shutil.ignore_patterns("logs"))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Spares the steps that the page measures."""
+    monkeypatch.setattr(
+        doctor, "microseconds_an_image", lambda *_: {"augmentation": 1.0, "network": 99.0}
+    )
+
+
+def edit(folder, **changes):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | changes))
+    return metrics
+
+
+def text_of(page):
+    """What a reader sees, roughly."""
+    page = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+def test_the_page_tells_of_the_run(home, tmp_path):
+    out = tmp_path / "new" / "page.html"
+    told = CliRunner().invoke(
+        cli.app, ["report", str(home / "run"), "--out", str(out), "--verbose"]
+    )
+    assert told.exit_code == 0, told.output
+    assert f"Wrote {out}" in told.output
+    page = out.read_text()
+    metrics = json.loads((home / "run" / "metrics.json").read_text())
+    seen = text_of(page)
+    for words in (
+        f"{metrics['val_accuracy'] * 100:.2f} %",
+        f"{metrics['images_per_second']:,.0f} images/s",
+        metrics["dataset"]["train"]["sha256"],
+        metrics["dataset"]["valid"]["source"],
+        "the first epoch, which compiles",
+        "an epoch after it, median",
+        "optimizer rmsprop",
+        "rotation range 10",
+        f"keras {metrics['versions']['keras']}",
+        metrics["device"],
+    ):
+        assert words in seen
+    assert float(re.search(r"waits for augmentation ([\d.]+) % of a step", seen)[1]) > 0
+
+    valid = dataset.load(home / "data").valid
+    model = evaluation.load_model(home / "run")
+    labels, probabilities = evaluation.predict(model, valid)
+    predictions = probabilities.argmax(axis=-1)
+    wrong = np.flatnonzero(predictions != labels)
+    worst = wrong[probabilities[wrong, labels[wrong]].argmin()]
+    true, said = LETTERS[labels[worst]], LETTERS[predictions[worst]]
+    captions = re.findall(r"\b([A-Y]) , said ([A-Y] [A-Y] [\d.]+ % [A-Y] [\d.]+) %", seen)
+    assert captions[0] == (
+        true,
+        f"{said} {said} {probabilities[worst].max() * 100:.1f} % "
+        f"{true} {probabilities[worst, labels[worst]] * 100:.1f}",
+    )
+    assert len(captions) == min(24, len(wrong))
+    assert f"{48 - len(wrong)} of 48 valid images are named rightly" in seen
+    assert page.count("as stored") == 1 + 8
+    assert len(set(re.findall(r'src="(data:[^"]*)"', page))) >= 24 + 8 * 3 + len(captions)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_page_in_a_browser(browser, folder, tmp_path):
+    folder = folder.rename(tmp_path / "<b>run & co")
+    metrics = edit(folder, device=HOSTILE, versions={HOSTILE: HOSTILE, "long": "x" * 300})
+    edit(folder, dataset=metrics["dataset"] | {"name": HOSTILE})
+    edit(folder, recipe=metrics["recipe"] | {"name": HOSTILE})
+    report.write(folder, tmp_path / "page.html")
+    for width in (360, 1200):
+        with visit(browser, (tmp_path / "page.html").as_uri(), width) as visited:
+            assert visited.complaints == []
+            assert len(visited.requests) == 1  # the page itself
+            assert visited.broken_pictures() == 0
+            assert visited.is_as_wide_as_the_window()
+            page = visited.page
+            assert page.locator("main img").count() > 60
+            assert page.locator("img:not([alt])").count() == 0
+            assert page.locator("script, img[onerror]").count() == 0
+            assert page.locator("h1").inner_text() == "<b>run & co"
+            assert page.get_by_text(HOSTILE).count() == 5
+            boxes = page.locator(".chart").evaluate_all(
+                "all => all.map(one => one.getBoundingClientRect().width)"
+            )
+            assert all(280 < box < width for box in boxes)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_data_that_moved_are_done_without_or_told(home, folder, tmp_path):
+    metrics = edit(folder)["dataset"]
+    moved = {
+        name: metrics[name] | {"source": str(tmp_path / "gone")}
+        for name in metrics
+        if name != "name"
+    }
+    edit(folder, dataset=metrics | moved)
+    out = tmp_path / "page.html"
+    report.write(folder, out)
+    seen = text_of(out.read_text())
+    assert "Without pictures of the data" in seen
+    assert f"There is no file {tmp_path / 'gone'}" in seen
+    assert "Worst mistakes" not in seen
+    assert "The picture that the run left" in seen
+
+    report.write(folder, out, dataset.load(home / "data"))
+    assert "Worst mistakes" in text_of(out.read_text())
+
+    other = tmp_path / "other"
+    other.mkdir()
+    write_csv(other / "sign_mnist_train.csv", *blobs(144, seed=9))
+    shutil.copy(home / "data" / "sign_mnist_valid.csv", other)
+    with pytest.raises(InputError, match=r"other/sign_mnist_train.csv is not the train set of the"):
+        report.write(folder, out, dataset.load(other))
+
+
+SPOILT = {
+    "no run": (lambda run: (run / "metrics.json").unlink(), "not the folder of a finished run"),
+    "no folder": (shutil.rmtree, "not the folder of a finished run"),
+    "half": (lambda run: (run / "metrics.json").write_text('{"a": '), "metrics.json can't be read"),
+    "nested": (lambda run: (run / "metrics.json").write_text("[" * 9999), "metrics.json can't be"),
+    "a list": (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json is damaged"),
+    "a word": (lambda run: edit(run, images_per_second="many"), "images_per_second must be a num"),
+    "no parts": (lambda run: edit(run, dataset="<b>"), "dataset.train must be an object"),
+    "a seed": (lambda run: edit(run, seed=-1), "seed must be in"),
+    "a recipe": (lambda run: edit(run, recipe={"augment": {"turn": 1}}), "recipe is none that"),
+    "no history": (lambda run: (run / "history.csv").unlink(), "history.csv can't be read"),
+    "a history": (lambda run: (run / "history.csv").write_text("epoch\n1\n"), "no column 'acc"),
+    "no model": (lambda run: (run / "model.keras").unlink(), "There is no model"),
+    "a model": (lambda run: (run / "model.keras").write_text("no"), "model.keras can't be loaded"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT.keys())
+def test_what_is_no_run_is_told_in_one_line(folder, tmp_path, spoil, message):
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        report.write(folder, tmp_path / "page.html")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "page.html").exists()

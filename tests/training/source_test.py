@@ -1,0 +1,270 @@
+"""What `asl_fast.fit` takes: each kind against what plain Keras does with it."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.src.legacy.preprocessing import image as legacy
+
+from asl_fast import AugmentOptions, ImageDataGenerator, RandomAugment, Records, Standardize, fit
+from asl_fast.data.pipeline import Span
+from asl_fast.data.records import write_index, write_shard
+from asl_fast.training.source import source
+from tests.samples import blobs
+
+COURSE = {
+    "rotation_range": 10,
+    "zoom_range": 0.1,
+    "width_shift_range": 0.1,
+    "height_shift_range": 0.1,
+    "horizontal_flip": True,
+}
+IMAGES, LABELS = blobs(75)
+X, Y = IMAGES / 255, np.eye(24)[LABELS]
+WEIGHTS = {label: 1 + label % 3 for label in range(24)}
+
+
+def small_model(*, loss="categorical_crossentropy", inputs=1):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((28, 28, 1))
+    given = [images, *(keras.Input((3,)) for _ in range(inputs - 1))]
+    x = keras.layers.Conv2D(4, 5, strides=3, activation="relu")(images)
+    x = keras.layers.Flatten()(keras.layers.BatchNormalization(momentum=0.8)(x))
+    if inputs > 1:
+        x = keras.layers.Concatenate()([x, *given[1:]])
+    model = keras.Model(given if inputs > 1 else images, keras.layers.Dense(24, "softmax")(x))
+    model.compile("adam", loss, metrics=["accuracy"])
+    return model
+
+
+def check_same(mine, theirs):
+    assert mine.history.keys() == theirs.history.keys()
+    for name, values in theirs.history.items():
+        np.testing.assert_allclose(mine.history[name], values, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_with_keras_rng_training_is_that_of_keras_own_generator(shuffle):
+    """Orders, pictures, look-ahead and all: the losses of three epochs agree."""
+    arguments = {"epochs": 3, "shuffle": shuffle, "class_weight": WEIGHTS, "verbose": 0}
+    model = small_model()
+    random.seed(7)
+    theirs = model.fit(legacy.ImageDataGenerator(**COURSE).flow(X, Y, seed=3), **arguments)
+    model = small_model()
+    random.seed(7)
+    kept = ImageDataGenerator(**COURSE, rng="keras")
+    check_same(fit(model, kept.flow(X, Y, seed=3), **arguments), theirs)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"class_weight": WEIGHTS, "validation_split": 0.2},
+        {"sample_weight": np.linspace(0, 2, 75), "validation_data": (X[:30], Y[:30])},
+        {"validation_data": (X, Y), "validation_steps": 2, "validation_batch_size": 16},
+        {"batch_size": 20, "initial_epoch": 1},
+    ],
+    ids=range(4),
+)
+def test_arrays_without_augmentation_train_as_in_keras(arguments):
+    arguments = {"epochs": 3, "shuffle": False, "verbose": 0} | arguments
+    mine = fit(small_model(), X, Y, **arguments)
+    check_same(mine, small_model().fit(X, Y, **arguments))
+    assert mine.epoch == list(range(arguments.get("initial_epoch", 0), 3))
+
+
+def test_integer_labels_weigh_and_train_too():
+    arguments = {"class_weight": {3: 5.0, 4: 0.0}, "shuffle": False, "verbose": 0, "epochs": 2}
+    mine = fit(small_model(loss="sparse_categorical_crossentropy"), X, LABELS, **arguments)
+    everyone = dict.fromkeys(range(24), 1.0) | arguments["class_weight"]
+    theirs = small_model(loss="sparse_categorical_crossentropy").fit(
+        X, LABELS, **arguments | {"class_weight": everyone}
+    )
+    check_same(mine, theirs)
+
+
+def test_a_dataset_trains_as_in_keras_and_can_be_augmented():
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    arguments = {"epochs": 2, "verbose": 0}
+    theirs = small_model().fit(dataset, shuffle=False, **arguments)
+    check_same(fit(small_model(), dataset, **arguments), theirs)
+    unknown = dataset.filter(lambda x, y: True)
+    with pytest.warns(UserWarning, match="ran out of data"):  # Keras finds its end so
+        theirs = small_model().fit(unknown, shuffle=False, **arguments)
+    with pytest.warns(UserWarning, match="ran out of data"):
+        check_same(fit(small_model(), unknown, **arguments), theirs)
+    augmented = fit(small_model(), dataset, augment=AugmentOptions(**COURSE), **arguments)
+    assert augmented.history["loss"] != theirs.history["loss"]
+
+
+def test_several_inputs_and_their_order():
+    more = np.random.default_rng(0).random((75, 3))
+    arguments = {"epochs": 2, "shuffle": False, "verbose": 0}
+    mine = fit(small_model(inputs=2), [X, more], Y, **arguments)
+    check_same(mine, small_model(inputs=2).fit([X, more], Y, **arguments))
+    iterator = ImageDataGenerator(**COURSE).flow([X, more], Y)
+    fit(small_model(inputs=2), iterator, verbose=0)
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(75 / 32, 3), (2, 2), (5, 5)])
+def test_any_number_of_steps_in_every_epoch(steps, taken):
+    """857 of 858 steps leave Keras with an epoch of one; a fraction it refuses."""
+    seen = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(0)
+
+        def on_train_batch_end(self, batch, logs=None):
+            seen[-1] += 1
+
+    generator = ImageDataGenerator(**COURSE)
+    iterator = generator.flow(X, Y)
+    for data in ({"x": iterator}, {"x": X, "y": Y}):
+        fit(
+            small_model(),
+            **data,
+            epochs=3,
+            steps_per_epoch=steps,
+            validation_data=generator.flow(X, Y),
+            validation_steps=2.0,
+            callbacks=[Count()],
+            verbose=0,
+        )
+    assert seen == [taken] * 6
+
+
+def test_keras_own_iterators_are_trained_on_by_their_options():
+    theirs = legacy.ImageDataGenerator(**COURSE, rescale=1 / 255)
+    iterator = theirs.flow(IMAGES, Y, batch_size=16, seed=1, sample_weight=np.ones(75))
+    own = ImageDataGenerator(**COURSE, rescale=1 / 255).flow(IMAGES, Y, batch_size=16, seed=1)
+    mine = fit(small_model(), iterator, epochs=2, verbose=0)
+    check_same(mine, fit(small_model(), own, epochs=2, verbose=0))
+    assert iterator.total_batches_seen == 0  # nothing went through Python
+
+
+def test_a_subclass_of_keras_own_is_left_to_keras():
+    class Inverted(legacy.ImageDataGenerator):
+        def standardize(self, x):
+            called.append(1)
+            return 1 - x
+
+    called = []
+    fit(small_model(), Inverted().flow(X, Y), steps_per_epoch=75 / 32, verbose=0)
+    assert called
+
+
+def test_a_generator_or_a_layer_as_augmentation_of_stored_bytes():
+    """The course's generator, the same as options with a standard, and as a layer."""
+    arguments = {"epochs": 2, "validation_split": 0.2, "verbose": 0, "seed": 4}
+    generator = ImageDataGenerator(**COURSE, rescale=1 / 255)
+    options = AugmentOptions(**COURSE, quirks=True)
+    layer = RandomAugment(**COURSE, quirks=True, seed=4, dtype="float32")
+    rescale = Standardize(rescale=1 / 255, dtype="float32")
+    first = fit(small_model(), IMAGES, Y, augment=generator, **arguments)
+    for augment in (options, layer):
+        check_same(
+            fit(small_model(), IMAGES, Y, augment=augment, standardize=rescale, **arguments), first
+        )
+    plain = fit(small_model(), IMAGES, Y, standardize=rescale, **arguments)
+    assert plain.history["loss"] != first.history["loss"]
+    # Validation images are rescaled too, or this would be far off.
+    assert first.history["val_loss"][-1] < 10
+
+
+def test_layers_behind_the_augmentation_mix_labels():
+    mixing = RandomAugment(**COURSE, then=[keras.layers.MixUp(alpha=0.4)], dtype="float32")
+    history = fit(small_model(), IMAGES, Y, augment=mixing, epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def tuned(dataset):
+    return dataset.options().autotune.enabled is not False
+
+
+def test_no_iterator_of_our_own_waits_for_tensorflows_tuning_at_its_end(tmp_path):
+    shard = write_shard(tmp_path / "0.tfrecord", IMAGES, LABELS)
+    write_index(tmp_path, (28, 28, 1), range(24), [str(n) for n in range(24)], "", [shard], {})
+    records = Records.open(tmp_path)
+    flow = ImageDataGenerator(rotation_range=10).flow(X, Y)
+    assert not tuned(flow)
+
+    def found_of(x, y=None):
+        batch_size = None if x is flow or isinstance(x, tf.data.Dataset) else 32
+        given = {"batch_size": batch_size, "validation_split": 0, "shuffle": True, "seed": 0}
+        return source(x, y, None, augment=None, standardize=None, **given)
+
+    for x, y in ((X, Y), (records, None), (flow, None)):
+        found = found_of(x, y)
+        assert not tuned(found.batches(Span(0, 2, 3)))
+        if found.kept:
+            assert not tuned(found.kept.numbered(Span(0, 2, 3), 1))
+        if found.validation:
+            assert not tuned(found.validation((X, Y) if x is X else x, 32))
+    theirs = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    assert tuned(found_of(theirs).batches(Span(0, 2, 3)))  # is the user's to tune
+
+
+def test_other_data_go_to_keras_as_they_are():
+    def batches():
+        while True:
+            yield X[:32], Y[:32]
+
+    history = fit(small_model(), batches(), steps_per_epoch=2.5, epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+
+
+@pytest.mark.parametrize(("side", "at_a_time"), [(8192, 4), (4096, 16), (28, 40)])
+def test_no_more_than_256_mib_of_large_records_are_shuffled_at_a_time(
+    tmp_path, monkeypatch, side, at_a_time
+):
+    """The images are smaller than the index says, as only their order is looked at."""
+
+    def parse(self, serialized):
+        return serialized, serialized
+
+    shards = [write_shard(tmp_path / "0.tfrecord", IMAGES[:40, :2, :2], [0] * 40)]
+    write_index(tmp_path, (side, side, 1), [0], "a", "", shards, {})
+    monkeypatch.setattr(Records, "parse", parse)
+    arguments = {"batch_size": 3, "validation_split": 0, "shuffle": True, "seed": 0}
+    dress = {"augment": None, "standardize": None}
+    found = source(Records.open(tmp_path), None, None, **arguments, **dress)
+    batches = found.batches(Span(0, 1, found.in_pass))
+    rows = np.concatenate([batch.samples for batch in batches])
+    assert list(rows) != list(range(40))
+    for begin in range(0, 40, at_a_time):
+        within = rows[begin : begin + at_a_time]
+        assert sorted(within) == list(range(begin, min(begin + at_a_time, 40)))
+
+
+ITERATOR = ImageDataGenerator().flow(X, Y)
+DATASET = tf.data.Dataset.from_tensors((X, Y))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": ITERATOR, "y": Y}, "`y` must be None where `x` is a NumpyArrayIterator"),
+        ({"x": ITERATOR, "augment": AugmentOptions()}, "`augment` must be None where"),
+        ({"x": DATASET, "batch_size": 8}, "`batch_size` must be None where"),
+        ({"x": DATASET.repeat()}, "`steps_per_epoch` must be given where"),
+        ({"x": X, "y": Y, "steps_per_execution": 0}, "`steps_per_execution` must be at least 1"),
+        ({"x": iter([(X, Y)]), "augment": AugmentOptions()}, "`augment` must be None where"),
+        ({"x": X, "y": Y[:3]}, r"must have as many rows, at least one. Received: \[3, 75\]"),
+        ({"x": X, "y": Y, "validation_split": 0.999}, "`validation_split` must leave rows"),
+        (
+            {"x": X, "y": Y, "class_weight": {0: 1.0}, "sample_weight": np.ones(75)},
+            "`class_weight` and `sample_weight` can't be given at the same time",
+        ),
+        (
+            {"x": X, "y": Y, "augment": ImageDataGenerator(), "standardize": Standardize()},
+            "`standardize` must be None where `augment` is an ImageDataGenerator",
+        ),
+    ],
+    ids=range(10),
+)
+def test_what_does_not_go_together_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit(small_model(), **arguments, verbose=0)
