@@ -12,6 +12,9 @@ from asl_fast.system.errors import InputError
 from asl_fast.system.storage import replacing
 
 # Keras finds their layers in a model's file by name, once they are imported.
+from asl_fast.transforms import random_augment, standardize  # noqa: F401
+
+# Keras finds their layers in a model's file by name, once they are imported.
 
 __all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
 
