@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # Where each public name lives. They are imported at first use: `import asl_fast` must not load
 # TensorFlow, which takes seconds.
 _HOMES = {
-    "AugmentOptions": "transforms.options",
+    "AugmentOptions": "transforms.augment_options",
     "Checkpoints": "training.checkpoint",
     "Classifier": "inference.classifier",
     "DataFrameIterator": "generator.file_iterators",

@@ -20,8 +20,10 @@ from rich.progress import track
 
 from asl_fast import RandomAugment, Standardize
 from asl_fast.data import synthetic_hands as hands
-from asl_fast.transforms.options import AugmentOptions
-from asl_fast.transforms.parameters import Parameters
+from asl_fast.transforms.augment_options import AugmentOptions
+from asl_fast.transforms.augmentation import PARAMETERS
+from asl_fast.transforms.fill_modes import FILL_MODES
+from asl_fast.transforms.transform import Parameters
 
 __all__ = ["CASES", "EVERYTHING", "SHAPES", "Comparison", "compare", "pictures"]
 
@@ -31,7 +33,6 @@ SHAPES = [(28, 28, 1), (31, 17, 3), (1, 1, 1)]
 # float32 here, float64 in SciPy.
 _BOUNDARY = 1e-4
 
-_FILLS = ("constant", "nearest", "reflect", "wrap")
 _GEOMETRY: dict[str, Any] = {
     "rotation_range": 25,
     "width_shift_range": 0.2,
@@ -76,7 +77,7 @@ CASES: list[dict[str, Any]] = [
     },
     *(
         {**_GEOMETRY, "interpolation_order": order, "fill_mode": fill, "cval": 33.0}
-        for order, fill in itertools.product(range(6), _FILLS)
+        for order, fill in itertools.product(range(6), FILL_MODES)
     ),
     {**EVERYTHING},
     {**_GEOMETRY, "data_format": "channels_first"},
@@ -151,10 +152,7 @@ def compare(
 
 
 def _one(parameters: Parameters, index: int) -> dict[str, Any]:
-    return {
-        name: None if values is None else float(values[index])
-        for name, values in parameters._asdict().items()
-    }
+    return {name: float(values[index]) for name, values in parameters.items()}
 
 
 def _on_boundary(
@@ -162,6 +160,7 @@ def _on_boundary(
 ) -> np.ndarray:
     """Returns which output pixels are read from where the interpolation jumps."""
     height, width, _ = shape
+    values = PARAMETERS | values
     theta, shear = np.deg2rad(values["theta"]), np.deg2rad(values["shear"])
     matrix = (
         np.array([[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]])

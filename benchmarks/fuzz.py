@@ -170,7 +170,8 @@ def options(folder: Path) -> tuple[Take, list[bytes]]:
     import numpy as np
 
     from asl_fast.models.recipe import RECIPES, Recipe
-    from asl_fast.transforms.options import AugmentOptions, StandardizeOptions
+    from asl_fast.transforms.augment_options import AugmentOptions
+    from asl_fast.transforms.standardize_options import StandardizeOptions
 
     def value(source: Any) -> Any:
         kinds: list[Callable[[], Any]] = [

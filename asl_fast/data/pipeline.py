@@ -36,7 +36,7 @@ class Batch(NamedTuple):
         data: The rows of the arrays, in the structure that they were given in.
         samples: int64, (n,): the rows' numbers in the data set.
         epoch: int64 scalar, from 0: the pass over the data set.
-        parameters: float32, (n, 10), what happens to each image, or None: drawn from the above.
+        parameters: float32, (n, columns): what happens to each image; None: drawn from the above.
     """
 
     data: Any

@@ -14,10 +14,10 @@ import tensorflow as tf
 from asl_fast.generator import replay
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
 from asl_fast.generator.iterators import NumpyArrayIterator
-from asl_fast.transforms import standardize
-from asl_fast.transforms.options import AugmentOptions, StandardizeOptions
-from asl_fast.transforms.parameters import Parameters
+from asl_fast.transforms import augmentation, standardize
+from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
+from asl_fast.transforms.standardize_options import StandardizeOptions
 
 __all__ = ["ImageDataGenerator"]
 
@@ -365,7 +365,7 @@ class ImageDataGenerator:
             np.random.seed(seed)
         height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
         drawn = replay.draw(self.augment_options(), np.random, height, width)
-        return dict(zip(Parameters._fields, drawn, strict=True))
+        return {"channel_shift_intensity": None, "brightness": None} | drawn
 
     def apply_transform(self, x: np.ndarray, transform_parameters: dict[str, Any]) -> np.ndarray:
         """Applies parameters to one image.
@@ -380,10 +380,9 @@ class ImageDataGenerator:
             The image, in the dtype of x, rounded where that holds whole numbers.
         """
         x = np.asarray(x)
-        given = {"zx": 1, "zy": 1} | transform_parameters
-        late = ("channel_shift_intensity", "brightness")
-        values = [given.get(name, None if name in late else 0) for name in Parameters._fields]
-        pixels = self._layer().apply(np.asarray(x, np.float32), Parameters(*values)).numpy()
+        # Keras ignores other names.
+        known = {name: transform_parameters.get(name) for name in augmentation.PARAMETERS}
+        pixels = self._layer().apply(np.asarray(x, np.float32), known).numpy()
         if x.dtype.kind in "iu":
             limits = np.iinfo(x.dtype)
             pixels = np.clip(np.rint(pixels), limits.min, limits.max)
@@ -445,7 +444,7 @@ class ImageDataGenerator:
                     images *= self.rescale
                 if rounds:
                     drawn = replay.table(options, np.random, len(images), *size)
-                    images = self._layer().apply(images, Parameters.from_table(drawn, options))
+                    images = self._layer().apply(images, augmentation.from_table(drawn, options))
                 yield images
 
     # What the iterators ask for.

@@ -25,8 +25,8 @@ from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, with
 from asl_fast.generator.replay import Pass, Replay
 from asl_fast.generator.subset import subset as subset_of
 from asl_fast.system.errors import InputError
-from asl_fast.transforms.options import AugmentOptions
-from asl_fast.transforms.parameters import Parameters
+from asl_fast.transforms import augmentation
+from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
 __all__ = [
@@ -48,6 +48,7 @@ _BATCHES_AHEAD = 16
 
 # Begins what the pipeline says of the user's files, to be found among what TensorFlow adds.
 ERROR = "asl_fast: "
+_NO_PARAMETERS = np.zeros((1, len(PARAMETERS)), np.float32)
 
 
 class Settings(Protocol):
@@ -72,7 +73,7 @@ class _Pass(NamedTuple):
     Attributes:
         samples: int64, (n,), the images' numbers in their order.
         epoch: int64 scalar, the pass's number.
-        parameters: float32, (n, 10), or None: drawn from the above.
+        parameters: float32, (n, len(PARAMETERS)), or None: drawn from the above.
         ends: int64, (parts,), where each part ends.
     """
 
@@ -184,7 +185,7 @@ class Iterator(tf.data.Dataset):
             self._wanted = (
                 tf.Variable([0], shape=[None], dtype=tf.int64, trainable=False),
                 tf.Variable(0, dtype=tf.int64, trainable=False),
-                tf.Variable(np.zeros((1, 10), np.float32), shape=[None, 10])
+                tf.Variable(_NO_PARAMETERS, shape=[None, len(PARAMETERS)])
                 if self._replay
                 else None,
             )
@@ -314,7 +315,7 @@ class Iterator(tf.data.Dataset):
             samples = self._order(self._present)[idx * self._batch_size :][: self._batch_size]
             self._given += 1
             # Epochs that no pass has: each call augments anew.
-            return self._one(2**31 + self._given, Pass(samples, np.zeros((1, 10)), samples))
+            return self._one(2**31 + self._given, Pass(samples, _NO_PARAMETERS, samples))
 
     # What `asl_fast.fit` takes.
 
@@ -376,7 +377,7 @@ class Iterator(tf.data.Dataset):
         elif batch.parameters is None:
             pixels = self._augment(images, samples=batch.samples, epoch=batch.epoch, training=True)
         else:
-            parameters = Parameters.from_table(batch.parameters, self._augment_options)
+            parameters = augmentation.from_table(batch.parameters, self._augment_options)
             pixels = self._augment.apply(images, parameters)
         return tf.cast(self._settings.standardized(pixels), self.dtype)
 

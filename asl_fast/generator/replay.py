@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
 
 __all__ = ["Pass", "Replay", "draw", "table"]
 
@@ -16,7 +16,7 @@ __all__ = ["Pass", "Replay", "draw", "table"]
 Generator = Any
 
 
-def draw(options: AugmentOptions, generator: Generator, height: int, width: int) -> tuple:
+def draw(options: AugmentOptions, generator: Generator, height: int, width: int) -> dict[str, Any]:
     """Draws the parameters of one image, in the order and by the calls of Keras's generator.
 
     Args:
@@ -26,24 +26,12 @@ def draw(options: AugmentOptions, generator: Generator, height: int, width: int)
         width: Int, columns of an image.
 
     Returns:
-        Ten values in the order of `Parameters`; None where Keras gives None.
+        The dictionary that Keras's `apply_transform` takes, without what is off by being None.
     """
-    theta = _between(generator, options.rotation_range)
-    # Keras takes the height's shift for x (tensorflow #82838).
-    tx = _shift(generator, options.height_shift_range, height)
-    ty = _shift(generator, options.width_shift_range, width)
-    shear = _between(generator, options.shear_range)
-    zx, zy = 1.0, 1.0
-    if options.zoom_limits != (1, 1):
-        zx, zy = generator.uniform(*options.zoom_limits, 2)
-    flip_horizontal = (generator.random_sample() < 0.5) * options.horizontal_flip
-    flip_vertical = (generator.random_sample() < 0.5) * options.vertical_flip
-    channel = brightness = None
-    if options.channel_shift_range:
-        channel = _between(generator, options.channel_shift_range)
-    if options.brightness_range is not None:
-        brightness = generator.uniform(*options.brightness_range)
-    return theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical, channel, brightness
+    drawn: dict[str, Any] = {}
+    for transform in options.transforms:
+        drawn |= transform.replay(generator, height, width)
+    return drawn
 
 
 def table(
@@ -59,63 +47,51 @@ def table(
         width: Int, columns of an image.
 
     Returns:
-        float32 of shape (images, 10), columns in the order of `Parameters`; 0 for what is off.
+        float32 of shape (images, len(PARAMETERS)), columns in the order of `PARAMETERS`; what is
+        off holds its neutral value.
     """
-    shifts = (options.height_shift_range, options.width_shift_range)
-    if any(shift and not isinstance(shift, float) for shift in shifts):
-        # `choice` takes more or fewer random words from image to image.
-        rows = [draw(options, generator, height, width) for _ in range(images)]
-        return np.array([[0 if v is None else v for v in row] for row in rows], np.float32)
-    return _columns(options, generator, images, height, width)
+    result = np.empty((images, len(PARAMETERS)), np.float32)
+    result[:] = list(PARAMETERS.values())
+    place = {name: column for column, name in enumerate(PARAMETERS)}
+    try:
+        count = _Columns()
+        draw(options, count, height, width)
+    except _VariableDrawsError:
+        for row in result:
+            for name, value in draw(options, generator, height, width).items():
+                row[place[name]] = value
+        return result
+    uniform = generator.random_sample((images, count.taken))
+    for name, values in draw(options, _Columns(uniform), height, width).items():
+        result[:, place[name]] = values
+    return result
 
 
-def _columns(
-    options: AugmentOptions, generator: Generator, images: int, height: int, width: int
-) -> np.ndarray:
-    """Does as `draw` for all images in one call: each takes the same count of uniform numbers."""
-    zoom = options.zoom_limits
-    brightness = options.brightness_range
-    ranges = [
-        _symmetric(options.rotation_range),
-        _limits(options.height_shift_range, height),
-        _limits(options.width_shift_range, width),
-        _symmetric(options.shear_range),
-        *([None, None] if zoom == (1, 1) else [zoom, zoom]),
-        (0, 1),
-        (0, 1),
-        _symmetric(options.channel_shift_range),
-        brightness,
-    ]
-    drawn = [column for column, limits in enumerate(ranges) if limits is not None]
-    lower, upper = np.array([limits for limits in ranges if limits is not None], float).T
-    result = np.zeros((images, len(ranges)))
-    result[:, 4:6] = 1.0
-    result[:, drawn] = lower + (upper - lower) * generator.random_sample((images, len(drawn)))
-    result[:, 6] = (result[:, 6] < 0.5) * options.horizontal_flip
-    result[:, 7] = (result[:, 7] < 0.5) * options.vertical_flip
-    return result.astype(np.float32)
+class _VariableDrawsError(Exception):
+    """How many random words an image takes depends on what is drawn."""
 
 
-def _symmetric(limit: float) -> tuple[float, float] | None:
-    return (-limit, limit) if limit else None
+class _Columns:
+    """Stands in for NumPy's generator where each image takes the same count of uniform numbers.
 
+    Then one call draws them for all images, a row each. Without numbers it only counts.
+    """
 
-def _limits(shift: Any, side: int) -> tuple[float, float] | None:
-    return _symmetric(shift * side if shift < 1 else shift)
+    def __init__(self, uniform: np.ndarray | None = None) -> None:
+        self.taken = 0
+        self._uniform = np.zeros((1, 64)) if uniform is None else uniform
 
+    def random_sample(self) -> np.ndarray:
+        self.taken += 1
+        return self._uniform[:, self.taken - 1]
 
-def _between(generator: Generator, limit: float) -> float:
-    return generator.uniform(-limit, limit) if limit else 0.0
+    def uniform(self, low: float, high: float, size: int | None = None) -> Any:
+        if size is not None:
+            return [self.uniform(low, high) for _ in range(size)]
+        return low + (high - low) * self.random_sample()
 
-
-def _shift(generator: Generator, limit: Any, side: int) -> float:
-    if not limit:
-        return 0.0
-    if isinstance(limit, float):
-        value = generator.uniform(-limit, limit)
-    else:
-        value = generator.choice(limit) * generator.choice([-1, 1])
-    return value * side if np.max(limit) < 1 else value
+    def choice(self, values: Any) -> Any:
+        raise _VariableDrawsError
 
 
 class Pass(NamedTuple):
@@ -123,7 +99,7 @@ class Pass(NamedTuple):
 
     Attributes:
         order: int64, (n,), the samples' numbers.
-        parameters: float32, (n, 10), as `table` gives them, in the same order.
+        parameters: float32, (n, len(PARAMETERS)), as `table` gives them, in the same order.
         ends: int64, (batches,), where each batch ends.
     """
 

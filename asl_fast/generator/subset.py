@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from asl_fast.transforms.options import check_validation_split
+from asl_fast.transforms.checks import check_validation_split
 
 __all__ = ["subset"]
 

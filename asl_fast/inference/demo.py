@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from asl_fast.data import synthetic_hands as hands
 from asl_fast.inference.classifier import Classifier
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
-from asl_fast.transforms.options import FILL_MODES, AugmentOptions
+from asl_fast.transforms.augment_options import AugmentOptions
+from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.random_augment import RandomAugment
+from asl_fast.transforms.transform import Control
 
 __all__ = ["build", "serve"]
 
@@ -31,29 +33,11 @@ _SIDE = 4  # of the grid of draws
 _SHOWN = 480  # pixels
 
 
-class _Slider(NamedTuple):
-    """A slider for an option of `AugmentOptions` that is a number."""
-
-    option: str
-    label: str
-    highest: float
-    step: float
-
-
-_SLIDERS = (
-    _Slider("rotation_range", "Rotation, ± degrees", 180, 1),
-    _Slider("width_shift_range", "Shift sideways, ± share of the width", 0.5, 0.01),
-    _Slider("height_shift_range", "Shift up and down, ± share of the height", 0.5, 0.01),
-    _Slider("shear_range", "Shear, ± degrees", 60, 1),
-    _Slider("zoom_range", "Zoom, 1 ±", 0.9, 0.05),
-    _Slider("channel_shift_range", "Channel shift, ± grey levels", 255, 5),
-    _Slider("cval", "Fill colour, for the fill mode “constant”", 255, 5),
-    _Slider("interpolation_order", "Interpolation: 0 nearest, 1 linear, up to 5 splines", 5, 1),
-)
-_SWITCHES = {
-    "horizontal_flip": "Flip left and right",
-    "vertical_flip": "Flip top and bottom",
-    "quirks": "Quirks of Keras's generator",
+# The options that the page lets people set, each by its control.
+_CONTROLS: dict[str, Control] = {
+    field.name: field.metadata["control"]
+    for field in dataclasses.fields(AugmentOptions)
+    if field.metadata["control"] is not None
 }
 
 
@@ -193,31 +177,23 @@ def build(classifier: Classifier) -> Any:
                 again = gr.Button("Draw again", variant="primary")
                 draws = shown(f"{_SIDE**2} draws", labelled=False)
             with gr.Column():
-                sliders = [
-                    gr.Slider(0, s.highest, getattr(start, s.option), step=s.step, label=s.label)
-                    for s in _SLIDERS
+                controls = [
+                    component
+                    for name in _CONTROLS
+                    for component in _components(gr, name, getattr(start, name))
                 ]
-                sliders += [
-                    gr.Slider(0, 3, 1, step=0.05, label=f"Brightness, {end} factor")
-                    for end in ("lowest", "highest")
-                ]
-                others = [
-                    gr.Checkbox(getattr(start, option), label=label)
-                    for option, label in _SWITCHES.items()
-                ]
-                others.append(
+                controls.append(
                     gr.Dropdown(list(FILL_MODES), value=start.fill_mode, label="Fill mode")
                 )
             draw = gr.State(0)
-            inputs = [picture, draw, *sliders, *others]
+            inputs = [picture, draw, *controls]
             gr.on(
-                # While a slider moves, each place would compile a program of its own.
+                # While a slider moves, each position would compile its own program.
                 [
                     page.load,
                     picture.input,
                     picture.clear,
-                    *(slider.release for slider in sliders),
-                    *(other.change for other in others),
+                    *(c.release if isinstance(c, gr.Slider) else c.change for c in controls),
                 ],
                 augment,
                 inputs,
@@ -256,18 +232,35 @@ def _check_free(host: str, port: int) -> None:
         raise InputError(f"Can't listen at port {port} of {host}: {error.strerror}.") from None
 
 
+def _components(gr: ModuleType, name: str, value: Any) -> list[Any]:
+    """Returns what sets an option: a switch, a slider, or a slider for each end of a pair."""
+    control = _CONTROLS[name]
+    if control.highest is None:
+        return [gr.Checkbox(value, label=control.label)]
+    ends = {f"{control.label}, lowest": 0, f"{control.label}, highest": 1}
+    if not control.both:
+        return [gr.Slider(0, control.highest, value, step=control.step, label=control.label)]
+    pair = (1, 1) if value is None else value
+    return [
+        gr.Slider(0, control.highest, pair[end], step=control.step, label=label)
+        for label, end in ends.items()
+    ]
+
+
 def _options(*values: Any) -> AugmentOptions:
-    """Returns the options for the values of sliders, switches and the fill mode, in this order."""
-    names = [*(slider.option for slider in _SLIDERS), "lower", "upper", *_SWITCHES, "fill_mode"]
-    told = dict(zip(names, values, strict=True))
-    for slider in _SLIDERS:
-        # The page sends whole numbers where it can; as a shift they would be pixels.
-        whole = slider.option == "interpolation_order"
-        told[slider.option] = (int if whole else float)(told[slider.option])
-    # While the one is moved past the other, they change places.
-    lower, upper = sorted(float(told.pop(name)) for name in ("lower", "upper"))
-    brightness = lower, upper
-    return AugmentOptions(**told, brightness_range=None if brightness == (1, 1) else brightness)
+    """Returns the options for the values of all controls and the fill mode, in this order."""
+    rest = iter(values)
+    options: dict[str, Any] = {}
+    for name, control in _CONTROLS.items():
+        if control.both:
+            # While the one end is moved past the other, they change places.
+            pair = tuple(sorted(float(next(rest)) for _ in range(2)))
+            options[name] = None if pair == (1, 1) else pair
+        else:
+            # The page sends whole numbers where it can; as a shift they would be pixels.
+            kind = type(getattr(AugmentOptions(), name))
+            options[name] = kind(next(rest))
+    return AugmentOptions(**options, fill_mode=next(rest))
 
 
 def _grid(image: np.ndarray, options: AugmentOptions, draw: int) -> np.ndarray:

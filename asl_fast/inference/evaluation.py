@@ -19,8 +19,8 @@ from asl_fast.inference import figures
 from asl_fast.models import network, saving
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
-from asl_fast.transforms.affine import output_to_input
-from asl_fast.transforms.parameters import Parameters
+from asl_fast.transforms.augment_options import AugmentOptions
+from asl_fast.transforms.augmentation import output_to_input
 from asl_fast.transforms.warp import warp
 
 __all__ = [
@@ -236,9 +236,7 @@ def robustness(
         return tf.argmax(model(moved / divisor, training=False), axis=1)
 
     def accuracy(**moved: float) -> float:
-        plain = {name: 0.0 for name in Parameters._fields[:8]} | {"zx": 1.0, "zy": 1.0}
-        values = {name: tf.constant([value]) for name, value in (plain | moved).items()}
-        matrix = output_to_input(Parameters(**values), SIDE, SIDE)
+        matrix = output_to_input(AugmentOptions(), moved, SIDE, SIDE)
         with damage_in_words(split.records):
             found = np.concatenate([best(images, matrix) for images in batches])
         return float((found == labels).mean())

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from asl_fast.system.errors import InputError
-from asl_fast.transforms.options import AugmentOptions, finite
+from asl_fast.transforms.augment_options import AugmentOptions
+from asl_fast.transforms.checks import finite
 
 __all__ = ["DEFAULT", "OPTIMIZERS", "RECIPES", "SCHEDULES", "Recipe"]
 

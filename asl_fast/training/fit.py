@@ -27,7 +27,7 @@ from asl_fast.training.fused_batch_norm import pooled_at_once
 from asl_fast.training.loop import TrainingLoop, choose_at_once
 from asl_fast.training.source import Source, own_iterator, source
 from asl_fast.training.targets import check_labels, fitting_labels
-from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 

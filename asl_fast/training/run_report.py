@@ -24,7 +24,7 @@ from asl_fast.models.recipe import Recipe
 from asl_fast.system import device, storage
 from asl_fast.system.errors import InputError
 from asl_fast.training import diagnosis as doctor
-from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
 __all__ = ["write"]

@@ -24,7 +24,7 @@ from asl_fast.data.records import Records
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
 from asl_fast.generator.image_data_generator import ImageDataGenerator
 from asl_fast.generator.iterators import Iterator, NumpyArrayIterator
-from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 

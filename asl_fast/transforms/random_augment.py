@@ -2,18 +2,21 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from asl_fast.transforms import affine, photometric
-from asl_fast.transforms.options import AugmentOptions, Shift
-from asl_fast.transforms.parameters import Parameters, draw
-from asl_fast.transforms.warp import warp
+from asl_fast.transforms import augmentation
+from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
+from asl_fast.transforms.transform import Parameters
 
 __all__ = ["RandomAugment", "forget_programs"]
+
+
+_OPTIONS = {field.name for field in dataclasses.fields(AugmentOptions)}
 
 
 @keras.saving.register_keras_serializable(package="asl_fast")
@@ -31,22 +34,7 @@ class RandomAugment(keras.layers.Layer):
     the epoch's place and numbers the images within the batch.
 
     Args:
-        rotation_range: Float, degrees, at least 0.
-        width_shift_range: Float (below 1 a fraction of the width, from 1 on pixels), int (whole
-            pixels below it) or 1-D array (one of its values, with a random sign).
-        height_shift_range: As `width_shift_range`, along the rows.
-        brightness_range: None, or a pair of factors `(lower, upper)`.
-        shear_range: Float, degrees, at least 0.
-        zoom_range: Float `z` in [0, 1) for `(1 - z, 1 + z)`, or the pair.
-        channel_shift_range: Float, at least 0, in the units of the pixels.
-        fill_mode: "constant", "nearest", "reflect" or "wrap".
-        cval: Float, what lies beyond the border for "constant".
-        horizontal_flip: Bool.
-        vertical_flip: Bool.
-        interpolation_order: Int, 0 to 5.
-        data_format: "channels_last" or "channels_first".
-        quirks: Bool. True does as Keras's generator, False as its documentation says.
-        value_range: Pair of floats, the range of the pixels, which brightness keeps to.
+        {options}
         then: Keras layers (Keras's own, KerasCV's or yours) to apply afterwards, in training. They
             get what the layer returns, in the same form: images, or a dictionary of `images` and
             `labels` where labels were given.
@@ -70,45 +58,12 @@ class RandomAugment(keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        rotation_range: float = 0.0,
-        width_shift_range: Shift = 0.0,
-        height_shift_range: Shift = 0.0,
-        brightness_range: tuple[float, float] | None = None,
-        shear_range: float = 0.0,
-        zoom_range: float | tuple[float, float] = 0.0,
-        channel_shift_range: float = 0.0,
-        fill_mode: str = "nearest",
-        cval: float = 0.0,
-        horizontal_flip: bool = False,
-        vertical_flip: bool = False,
-        interpolation_order: int = 1,
-        data_format: str = "channels_last",
-        quirks: bool = False,
-        value_range: tuple[float, float] = (0.0, 255.0),
-        then: Sequence[keras.layers.Layer] = (),
-        seed: int = 0,
-        **kwargs: Any,
+        self, *, then: Sequence[keras.layers.Layer] = (), seed: int = 0, **kwargs: Any
     ) -> None:
+        options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
         # Keras would cast pixels to the compute dtype first; near 200 a bfloat16 step is 1.0.
         super().__init__(autocast=False, **kwargs)
-        self.options = AugmentOptions(
-            rotation_range=rotation_range,
-            width_shift_range=width_shift_range,
-            height_shift_range=height_shift_range,
-            brightness_range=brightness_range,
-            shear_range=shear_range,
-            zoom_range=zoom_range,
-            channel_shift_range=channel_shift_range,
-            fill_mode=fill_mode,
-            cval=cval,
-            horizontal_flip=horizontal_flip,
-            vertical_flip=vertical_flip,
-            interpolation_order=interpolation_order,
-            data_format=data_format,
-            quirks=quirks,
-            value_range=value_range,
-        )
+        self.options = AugmentOptions(**options)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an int in [0, 2**32). Received: {seed!r}")
         self.seed = seed
@@ -120,7 +75,7 @@ class RandomAugment(keras.layers.Layer):
         images: tf.Tensor,
         samples: tf.Tensor | None = None,
         epoch: tf.Tensor | None = None,
-    ) -> Parameters:
+    ) -> dict[str, tf.Tensor]:
         """Draws the parameters that a call would draw.
 
         Args:
@@ -129,30 +84,41 @@ class RandomAugment(keras.layers.Layer):
             epoch: As for a call.
 
         Returns:
-            `Parameters` of tensors of shape (n,), or of scalars for one image.
+            The parameters of what is on, by the names that Keras's `apply_transform` has for them:
+            tensors of shape (n,), or scalars for one image.
         """
         images = self._checked(images)
         key, numbers = self._stream(images, samples, epoch)
         height, width, _ = self._image_shape(images)
         drawn = _drawing(self.options, height, width)(key, numbers)
-        if images.shape.rank == 4:
-            return drawn
-        return drawn.map(lambda values: values[0])
+        return drawn if images.shape.rank == 4 else {name: v[0] for name, v in drawn.items()}
 
     def apply(self, images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
         """Applies parameters to images; the layers in `then` have no part in it.
 
         Args:
             images: A batch, or one image.
-            parameters: As `draw` gives them, or made by hand: floats of shape (n,), scalars for
-                one image.
+            parameters: As `draw` returns them, or made by hand: floats of shape (n,), scalars for
+                one image. A transform without any is left out.
 
         Returns:
             The images in the layer's compute dtype.
         """
         images = self._checked(images)
-        parameters = parameters.map(lambda v: tf.reshape(tf.cast(v, tf.float32), [-1]))
+        unknown = set(parameters) - set(augmentation.PARAMETERS)
+        if unknown:
+            raise ValueError(
+                f"`parameters` must be among {', '.join(augmentation.PARAMETERS)}. "
+                f"Received: {min(unknown)!r}"
+            )
         batch = images if images.shape.rank == 4 else images[None]
+        parameters = {
+            name: tf.broadcast_to(
+                tf.reshape(tf.cast(values, tf.float32), [-1]), [tf.shape(batch)[0]]
+            )
+            for name, values in parameters.items()
+            if values is not None
+        }
         program = _applying(self.options, tuple(batch.shape[1:]), batch.dtype)
         result = tf.cast(program(batch, parameters), self.compute_dtype)
         return result if images.shape.rank == 4 else result[0]
@@ -216,12 +182,6 @@ class RandomAugment(keras.layers.Layer):
             )
         if images.dtype != tf.uint8 and not images.dtype.is_floating:
             raise ValueError(f"`images` must be uint8 or floating. Received: {images.dtype.name}")
-        channels = self._image_shape(images)[2]
-        if self.options.brightness_range and self.options.quirks and channels not in (1, 3, 4):
-            raise ValueError(
-                "`images` must have 1, 3 or 4 channels for `brightness_range` with `quirks`, as "
-                f"for PIL. Received: {channels} channels"
-            )
         return images
 
     def _stream(
@@ -237,26 +197,14 @@ class RandomAugment(keras.layers.Layer):
         return key, tf.reshape(tf.cast(samples, tf.int64), [-1])
 
 
-def _apply(options: AugmentOptions, images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
-    """Applies parameters to a batch: (n, …) of any dtype to float32."""
-    first = options.data_format == "channels_first"
-    if first:
-        images = tf.transpose(images, [0, 2, 3, 1])
-    _, height, width, _ = images.shape
-    pixels = warp(
-        images,
-        affine.output_to_input(parameters, height, width, quirks=options.quirks),
-        interpolation_order=options.interpolation_order,
-        fill_mode=options.fill_mode,
-        cval=options.cval,
+RandomAugment.__doc__ = (RandomAugment.__doc__ or "").replace("{options}", options_text(8))
+_plain = inspect.signature(RandomAugment)
+RandomAugment.__signature__ = _plain.replace(
+    parameters=sorted(
+        [*_plain.parameters.values(), *signature()],
+        key=lambda parameter: parameter.kind,
     )
-    if parameters.channel_shift_intensity is not None:
-        pixels = photometric.shift_channels(pixels, parameters.channel_shift_intensity)
-    if parameters.brightness is not None and options.quirks:
-        pixels = photometric.brighten_as_pil(pixels, parameters.brightness)
-    elif parameters.brightness is not None:
-        pixels = photometric.brighten(pixels, parameters.brightness, options.value_range)
-    return tf.transpose(pixels, [0, 3, 1, 2]) if first else pixels
+)
 
 
 def forget_programs() -> None:
@@ -269,15 +217,17 @@ _compiled = functools.partial(tf.function, jit_compile=True, autograph=False, re
 
 
 @functools.lru_cache(maxsize=64)
-def _drawing(options: AugmentOptions, height: int, width: int) -> Callable[..., Parameters]:
-    return _compiled(lambda key, samples: draw(options, key, samples, height, width))
+def _drawing(
+    options: AugmentOptions, height: int, width: int
+) -> Callable[..., dict[str, tf.Tensor]]:
+    return _compiled(lambda key, samples: augmentation.draw(options, key, samples, height, width))
 
 
 @functools.lru_cache(maxsize=64)
 def _applying(
     options: AugmentOptions, image_shape: tuple[int, int, int], dtype: tf.DType
 ) -> Callable[..., tf.Tensor]:
-    return _compiled(lambda images, parameters: _apply(options, images, parameters))
+    return _compiled(lambda images, parameters: augmentation.apply(options, images, parameters))
 
 
 @functools.lru_cache(maxsize=64)
@@ -289,7 +239,8 @@ def _program(
     height, width = image_shape[1:] if channels_first else image_shape[:2]
 
     def augment(images: tf.Tensor, key: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        return _apply(options, images, draw(options, key, samples, height, width))
+        parameters = augmentation.draw(options, key, samples, height, width)
+        return augmentation.apply(options, images, parameters)
 
     program = tf.function(
         augment,

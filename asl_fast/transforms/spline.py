@@ -16,11 +16,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["PADDING", "prefilter", "taps"]
+from asl_fast.transforms.fill_modes import FillMode
 
-# How far SciPy extends an image on each side before filtering it for the mode "nearest", whose
-# border a recursion can't express.
-PADDING = 12
+__all__ = ["prefilter", "taps"]
 
 _POLES = {
     2: (math.sqrt(8) - 3,),
@@ -36,24 +34,21 @@ _POLES = {
 }
 
 
-def prefilter(side: int, order: int, fill_mode: str) -> np.ndarray:
+def prefilter(side: int, order: int, mode: type[FillMode]) -> np.ndarray:
     """Returns the matrix that takes a line of pixels to its spline coefficients.
 
     Args:
         side: Int, pixels in the line.
         order: Int, 2 to 5.
-        fill_mode: "constant", "nearest", "reflect" or "wrap".
+        mode: What lies beyond the line's ends.
 
     Returns:
-        float64, (side, side), or (side + 2 * PADDING, side) for "nearest".
+        float64, (side + 2 * mode.padding, side).
     """
-    lines = np.eye(side)
-    if fill_mode == "nearest":
-        lines = np.pad(lines, ((PADDING, PADDING), (0, 0)), mode="edge")
+    lines = np.pad(np.eye(side), ((mode.padding, mode.padding), (0, 0)), mode="edge")
     if len(lines) == 1:
         return lines
-    # SciPy filters for "nearest" as for "reflect", and for the other modes as for "mirror".
-    start = _start_reflect if fill_mode in ("nearest", "reflect") else _start_mirror
+    start = {"reflect": _start_reflect, "mirror": _start_mirror}[mode.spline_border]
     for pole in _POLES[order]:
         lines = lines * (1 - pole) * (1 - 1 / pole)
         lines[0], last = start(lines, pole)

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from asl_fast.transforms import statistics
-from asl_fast.transforms.options import StandardizeOptions
 from asl_fast.transforms.random_augment import RandomAugment
+from asl_fast.transforms.standardize_options import StandardizeOptions
 
 __all__ = ["Standardize", "center", "normalize", "samplewise", "whiten", "with_implied"]
 

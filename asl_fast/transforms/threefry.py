@@ -1,10 +1,12 @@
 """Threefry-2x32 with 20 rounds: random bits as a pure function of a key and a counter.
 
 TensorFlow's stateless generators take one key for a whole tensor; the augmentation needs one
-stream an image, so that what happens to a sample depends neither on its batch nor on its place in
-it. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.2; constants
-from the authors' Random123 library.
+stream an image, so that a sample's draws depend neither on its batch nor on its place there.
+Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.2; constants from
+the authors' Random123 library.
 """
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -45,22 +47,24 @@ def threefry2x32(
     return x0, x1
 
 
-def uniform(key: tf.Tensor, samples: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns `count` uniform numbers for each sample, each sample's from a stream of its own.
+def uniform(key: tf.Tensor, samples: tf.Tensor, columns: Sequence[int]) -> list[tf.Tensor]:
+    """Draws uniform numbers for each sample, from a stream of its own.
 
     Args:
         key: uint32 of shape (2,): seed and epoch.
         samples: Integers of shape (n,), at least 0 and below 2**32: which samples.
-        count: Int, how many numbers a sample.
+        columns: Places in each sample's stream, at least 0.
 
     Returns:
-        float32 of shape (n, count) in [0, 1), multiples of 2**-24. A larger count adds columns
-        and leaves the first ones as they are.
+        For each column float32 of shape (n,) in [0, 1), multiples of 2**-24. A column holds the
+        same numbers whatever other columns are drawn.
     """
-    blocks = (count + 1) // 2
-    rows = tf.tile(tf.cast(samples, tf.uint32)[:, None], [1, blocks])
-    columns = tf.tile(tf.range(blocks, dtype=tf.int32)[None], [tf.shape(samples)[0], 1])
-    words = threefry2x32((key[0], key[1]), (rows, tf.cast(columns, tf.uint32)))
-    bits = tf.reshape(tf.stack(words, axis=2), [-1, 2 * blocks])[:, :count]
+    # Words come in pairs.
+    pairs = sorted({column // 2 for column in columns})
+    rows = tf.tile(tf.cast(samples, tf.uint32)[:, None], [1, len(pairs)])
+    counters = tf.tile(tf.constant([pairs], tf.uint32), [tf.shape(samples)[0], 1])
+    words = threefry2x32((key[0], key[1]), (rows, counters))
     # A float32 holds 24 bits exactly; the generator's upper bits are as good as any.
-    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+    shift = tf.constant(8, tf.uint32)
+    halves = [tf.cast(tf.bitwise.right_shift(word, shift), tf.float32) * 2.0**-24 for word in words]
+    return [halves[column % 2][:, pairs.index(column // 2)] for column in columns]

@@ -1,4 +1,4 @@
-"""Resampling a batch of images, each by a matrix of its own, in one interpolation.
+"""Resamples a batch of images, each by its own matrix, with one interpolation.
 
 The conventions, border by border and order by order, are those of `scipy.ndimage.affine_transform`.
 """
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from asl_fast.transforms import spline
+from asl_fast.transforms.fill_modes import FILL_MODES, FillMode
 
 __all__ = ["warp"]
 
@@ -27,13 +28,14 @@ def warp(
             static.
         matrices: float32, (n, 2, 3), output to input: (column, row, 1) to (column, row).
         interpolation_order: Int: 0 takes the nearest pixel, 1 is bilinear, 2 to 5 are B-splines.
-        fill_mode: "constant", "nearest", "reflect" or "wrap": what lies beyond the border.
+        fill_mode: A name in `FILL_MODES`: what lies beyond the border.
         cval: Float, what lies beyond the border for "constant".
 
     Returns:
         float32 of the images' shape.
     """
     _, height, width, channels = images.shape
+    mode = FILL_MODES[fill_mode]
     columns = tf.tile(tf.range(width, dtype=tf.float32), [height])
     rows = tf.repeat(tf.range(height, dtype=tf.float32), width)
 
@@ -44,11 +46,10 @@ def warp(
     x, y = point(matrices[:, 0]), point(matrices[:, 1])
     grid = _pixels(images)
     if interpolation_order >= 2:
-        grid = _coefficients(images, interpolation_order, fill_mode)
-        if fill_mode == "nearest":
-            x, y = x + spline.PADDING, y + spline.PADDING
-    # Numbered through the batch: XLA compiles one flat gather into far better code for CPUs than
-    # a gather with batch dimensions (1.6 times as fast, 256 images, one core).
+        grid = _coefficients(images, interpolation_order, mode)
+        x, y = x + mode.padding, y + mode.padding
+    # Indexed through the whole batch: on CPUs XLA compiles one flat gather into far better code
+    # than a gather with batch dimensions (1.6 times as fast, 256 images, one core).
     start = grid.image * tf.range(tf.shape(images)[0])[:, None]
     start = start[..., None] + grid.channel * tf.range(channels)
 
@@ -57,21 +58,20 @@ def warp(
         return tf.cast(tf.gather(grid.values, start + place), tf.float32)
 
     def neighbours(point: tf.Tensor, side: int) -> list[tuple[tf.Tensor, tf.Tensor | None]]:
-        inside = _bring_inside(point, side, fill_mode)
-        return _neighbours(inside, side, interpolation_order, fill_mode)
+        return _neighbours(mode.bring_inside(point, side), side, interpolation_order, mode)
 
     down, across = neighbours(y, grid.height), neighbours(x, grid.width)
     pixels = _weighted(
         [(_weighted([(value(row, column), w) for column, w in across]), w) for row, w in down]
     )
-    if fill_mode == "constant":
+    if mode.constant:
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         pixels = tf.where(inside[..., None], pixels, cval)
     return tf.reshape(pixels, [-1, height, width, channels])
 
 
 class _Grid(NamedTuple):
-    """What is interpolated: all values in one line, and how far apart in it neighbours are."""
+    """The values to interpolate between, flattened, and the strides of their axes."""
 
     values: tf.Tensor
     height: int
@@ -95,15 +95,15 @@ def _pixels(images: tf.Tensor) -> _Grid:
     )
 
 
-def _coefficients(images: tf.Tensor, order: int, fill_mode: str) -> _Grid:
-    """Returns spline coefficients, on a larger grid for "nearest".
+def _coefficients(images: tf.Tensor, order: int, mode: type[FillMode]) -> _Grid:
+    """Returns spline coefficients, on a grid that is larger by the mode's padding.
 
-    They are left in the order that the two products give, (row, image, channel, column): turning
+    They stay in the order that the two products give, (row, image, channel, column): transposing
     them would take as much memory again.
     """
     _, height, width, channels = images.shape
-    down = tf.constant(spline.prefilter(height, order, fill_mode), tf.float32)
-    across = tf.constant(spline.prefilter(width, order, fill_mode), tf.float32)
+    down = tf.constant(spline.prefilter(height, order, mode), tf.float32)
+    across = tf.constant(spline.prefilter(width, order, mode), tf.float32)
     filtered = tf.einsum("bhwc,jw->bhcj", tf.cast(images, tf.float32), across)
     filtered = tf.einsum("ih,bhcj->ibcj", down, filtered)
     grid_height, grid_width = down.shape[0], across.shape[0]
@@ -118,26 +118,8 @@ def _coefficients(images: tf.Tensor, order: int, fill_mode: str) -> _Grid:
     )
 
 
-def _bring_inside(point: tf.Tensor, side: int, fill_mode: str) -> tf.Tensor:
-    """Returns the coordinate within the image that stands for each one, inside or out.
-
-    For "reflect" it may lie up to a pixel outside, where the border's own neighbours are.
-    """
-    last = side - 1.0
-    if fill_mode == "reflect":
-        # Mirrored about the outer edges of the border pixels, -1/2 and side - 1/2.
-        period = 2.0 * side
-        folded = point - period * tf.floor(point / period)
-        folded = tf.where(folded >= side, period - 1.0 - folded, folded)
-        return tf.where((point < 0) | (point > last), folded, point)
-    if fill_mode == "wrap" and side > 1:
-        # SciPy's "wrap" repeats with the first pixel on the last: the period is a pixel short.
-        return tf.where((point < 0) | (point > last), point - last * tf.floor(point / last), point)
-    return tf.clip_by_value(point, 0.0, last)
-
-
 def _neighbours(
-    point: tf.Tensor, side: int, order: int, fill_mode: str
+    point: tf.Tensor, side: int, order: int, mode: type[FillMode]
 ) -> list[tuple[tf.Tensor, tf.Tensor | None]]:
     """Returns the pixels along one axis that a point is interpolated from, with their weights."""
     if order == 0:
@@ -151,20 +133,9 @@ def _neighbours(
         return [(first, 1.0 - fraction), (first + min(side - 1, 1), fraction)]
     first, weights = spline.taps(point, order)
     return [
-        (_fold(first + place, side, fill_mode), weight[..., None])
+        (mode.fold(first + place, side) if side > 1 else tf.zeros_like(first), weight[..., None])
         for place, weight in enumerate(weights)
     ]
-
-
-def _fold(index: tf.Tensor, side: int, fill_mode: str) -> tf.Tensor:
-    """Returns the coefficient that stands for one beyond the border."""
-    if side == 1:
-        return tf.zeros_like(index)
-    if fill_mode == "reflect":
-        index = tf.math.floormod(index, 2 * side)
-        return tf.minimum(index, 2 * side - 1 - index)
-    index = tf.math.floormod(index, 2 * side - 2)
-    return tf.minimum(index, 2 * side - 2 - index)
 
 
 def _weighted(terms: list[tuple[tf.Tensor, tf.Tensor | None]]) -> tf.Tensor:

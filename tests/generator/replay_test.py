@@ -6,7 +6,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from asl_fast.generator import replay
-from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
 
 UNIFORM = {
     "rotation_range": 10,
@@ -45,7 +45,7 @@ def ours(options, *, seed, shuffle=True, saving=None, batch_size=32):
 
 def check(drawn, order, found, expected_order):
     np.testing.assert_array_equal(order, expected_order)
-    expected = [[0 if v is None else v for v in one.values()] for one in drawn]
+    expected = [[PARAMETERS[name] if v is None else v for name, v in one.items()] for one in drawn]
     np.testing.assert_allclose(found, np.array(expected, float), rtol=1e-6, atol=1e-6)
 
 

@@ -138,25 +138,16 @@ def test_parameters_can_be_taken_out_and_put_back(options):
     drawn = layer.draw(IMAGES, samples=SAMPLES, epoch=1)
     np.testing.assert_allclose(layer.apply(IMAGES, drawn), expected, atol=2e-3)
     one = layer.draw(IMAGES[7], samples=7, epoch=1)
-    assert one.theta.shape == ()
-    for values, single in zip(drawn, one, strict=True):
-        assert (values is None) == (single is None)
-        assert values is None or values[7] == single
+    assert one["theta"].shape == ()
+    assert {name: float(value) for name, value in one.items()} == {
+        name: float(values[7]) for name, values in drawn.items()
+    }
     np.testing.assert_allclose(layer.apply(IMAGES[7], one), expected[7], atol=2e-3)
     # By hand: a horizontal flip and nothing else.
-    flip = layer.draw(IMAGES[7], samples=7)._replace(
-        theta=0,
-        tx=0,
-        ty=0,
-        shear=0,
-        zx=1,
-        zy=1,
-        flip_horizontal=1,
-        flip_vertical=0,
-        channel_shift_intensity=None,
-        brightness=None,
-    )
-    np.testing.assert_allclose(layer.apply(IMAGES[7], flip), IMAGES[7][:, ::-1], atol=1e-3)
+    flipped = layer.apply(IMAGES[7], {"flip_horizontal": 1})
+    np.testing.assert_allclose(flipped, IMAGES[7][:, ::-1], atol=1e-3)
+    with pytest.raises(ValueError, match="`parameters` must be among theta, .*Received: 'angle'"):
+        layer.apply(IMAGES[7], {"angle": 1})
 
 
 def test_channels_first_is_channels_last_turned():

@@ -23,8 +23,13 @@ def test_known_answers(counter, key, words):
         assert tuple(int(w[0]) for w in function(tensors(key), tensors(counter))) == words
 
 
+def uniform(key, samples, columns):
+    key, samples = tf.constant(key, tf.uint32), tf.constant(samples)
+    return np.stack(threefry.uniform(key, samples, columns), axis=1)
+
+
 def test_uniform_numbers_are_uniform_and_independent():
-    numbers = threefry.uniform(tf.constant([3, 5], tf.uint32), tf.range(20_000), 5).numpy()
+    numbers = uniform([3, 5], range(20_000), range(5))
     assert numbers.shape == (20_000, 5)
     assert numbers.min() >= 0
     assert numbers.max() < 1
@@ -34,10 +39,7 @@ def test_uniform_numbers_are_uniform_and_independent():
     assert np.abs(np.corrcoef(numbers[1:].T, numbers[:-1].T)[:5, 5:]).max() < 0.03
 
 
-def test_a_samples_numbers_do_not_depend_on_the_batch():
-    key = tf.constant([0, 7], tf.uint32)
-    together = threefry.uniform(key, tf.constant([10, 3, 99]), 6)
-    np.testing.assert_array_equal(threefry.uniform(key, tf.constant([3]), 6)[0], together[1])
-    np.testing.assert_array_equal(
-        threefry.uniform(key, tf.constant([3]), 4)[0, :3], together[1, :3]
-    )
+def test_a_number_depends_on_key_sample_and_column_alone():
+    together = uniform([0, 7], [10, 3, 99], range(6))
+    np.testing.assert_array_equal(uniform([0, 7], [3], range(6))[0], together[1])
+    np.testing.assert_array_equal(uniform([0, 7], [3], [5, 2])[0], together[1, [5, 2]])

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import ndimage
-from tests.spline_test import OLD_SCIPY
 
+from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.warp import warp
+from tests.transforms.spline_test import OLD_SCIPY
 
 ORDERS = range(6)
-FILLS = ("constant", "nearest", "reflect", "wrap")
 
 
 def random_matrices(count, height, width, seed=0):
@@ -37,7 +37,7 @@ def scipys(images, matrices, order, fill_mode, cval):
     return out
 
 
-@pytest.mark.parametrize(("order", "fill_mode"), list(itertools.product(ORDERS, FILLS)))
+@pytest.mark.parametrize(("order", "fill_mode"), list(itertools.product(ORDERS, FILL_MODES)))
 def test_every_order_and_border_is_scipys(order, fill_mode):
     random = np.random.default_rng(1)
     for shape in ((28, 28, 1), (31, 17, 3), (1, 1, 1), (1, 6, 2), (5, 1, 1), (2, 3, 4)):
@@ -71,7 +71,7 @@ def test_compiled_as_eagerly(order, fill_mode):
     np.testing.assert_allclose(run(tf.constant(images), matrices), compiled, atol=2e-2)
 
 
-@pytest.mark.parametrize(("order", "fill_mode"), list(itertools.product((0, 1), FILLS)))
+@pytest.mark.parametrize(("order", "fill_mode"), list(itertools.product((0, 1), FILL_MODES)))
 def test_the_identity_changes_no_pixel(order, fill_mode):
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 1), np.uint8)
     identity = np.tile(np.eye(2, 3, dtype=np.float32), (8, 1, 1))

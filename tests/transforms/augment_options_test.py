@@ -1,10 +1,15 @@
+import dataclasses
+import inspect
 import math
 
 import numpy as np
 import pytest
 
 from asl_fast import AugmentOptions, RandomAugment, Standardize
-from asl_fast.transforms import options
+from asl_fast.transforms.augment_options import PARAMETERS, TRANSFORMS
+from asl_fast.transforms.checks import check_validation_split
+from asl_fast.transforms.fill_modes import FILL_MODES
+from asl_fast.transforms.standardize_options import StandardizeOptions
 
 NAN, INF = math.nan, math.inf
 WRONG_NUMBERS = (-1, NAN, INF, "10", None, True)
@@ -20,7 +25,7 @@ WRONG = {
     },
     "zoom_range": (-0.1, 1.0, (1.2, 0.8), (0, 1), (0.9,), (1, 2, 3), "0.1", NAN, None),
     "brightness_range": (1.0, (1, 2, 3), (2, 1), (-1, 1), (NAN, 1), "ab"),
-    "fill_mode": ("mirror", "NEAREST", None, 1),
+    "fill_mode": ("mirrored", "NEAREST", None, 1),
     "cval": (NAN, INF, "0", None),
     "horizontal_flip": (1, "yes", None),
     "vertical_flip": (0, None),
@@ -66,18 +71,17 @@ def test_a_wrong_standard_is_named_with_its_option(name, value):
 
 
 def test_the_message_gives_rule_and_value():
-    with pytest.raises(ValueError, match="'mirror'") as error:
-        AugmentOptions(fill_mode="mirror")
-    assert str(error.value) == (
-        "`fill_mode` must be one of 'constant', 'nearest', 'reflect', 'wrap'. Received: 'mirror'"
-    )
+    with pytest.raises(ValueError, match="'mirrored'") as error:
+        AugmentOptions(fill_mode="mirrored")
+    modes = ", ".join(map(repr, FILL_MODES))
+    assert str(error.value) == f"`fill_mode` must be one of {modes}. Received: 'mirrored'"
 
 
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, NAN, "0.2", None, True])
 def test_a_wrong_validation_split_is_named(value):
     with pytest.raises(ValueError, match=r"`validation_split` must be a number in \[0, 1\)"):
-        options.check_validation_split(value)
-    options.check_validation_split(0.2)
+        check_validation_split(value)
+    check_validation_split(0.2)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None, True])
@@ -88,7 +92,7 @@ def test_a_wrong_seed_is_named(seed):
 
 def test_every_option_is_one_of_the_layers_with_the_same_default():
     assert RandomAugment().options == AugmentOptions()
-    assert Standardize().options == options.StandardizeOptions()
+    assert Standardize().options == StandardizeOptions()
 
 
 def test_arrays_and_lists_are_taken_as_tuples():
@@ -99,5 +103,24 @@ def test_arrays_and_lists_are_taken_as_tuples():
         width_shift_range=(0.1, 0.2), zoom_range=(0.5, 0.75), rotation_range=3
     )
     assert hash(given) is not None
-    assert given.zoom_limits == (0.5, 0.75)
-    assert AugmentOptions(zoom_range=0.25).zoom_limits == (0.75, 1.25)
+    assert given.limits == (0.5, 0.75)
+    assert AugmentOptions(zoom_range=0.25).limits == (0.75, 1.25)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: transform.__name__)
+def test_a_transform_states_what_the_contract_asks_of_it(transform):
+    fields = {field.name: field for field in dataclasses.fields(transform)}
+    own = set(fields) - {"quirks", "value_range"}
+    assert own
+    for name in own:
+        assert name in inspect.signature(RandomAugment).parameters
+        assert f"{name}: {fields[name].metadata['text'][:20]}" in RandomAugment.__doc__
+    assert not transform().active
+    assert list(transform.parameters) == [
+        name for name in PARAMETERS if name in transform.parameters
+    ]
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match="rotation"):
+        RandomAugment(rotation=10)
