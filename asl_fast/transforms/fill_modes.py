@@ -81,6 +81,18 @@ class Reflect(FillMode):
         return tf.minimum(index, 2 * side - 1 - index)
 
 
+class Mirror(FillMode):
+    """Mirrored about the middles of the border's pixels: d c b | a b c d | c b a."""
+
+    @staticmethod
+    def bring_inside(point: Tensor, side: int) -> Tensor:
+        """Folds."""
+        if side == 1:
+            return tf.zeros_like(point)
+        last = side - 1.0
+        return last - tf.abs(tf.math.floormod(point, 2.0 * last) - last)
+
+
 class Wrap(FillMode):
     """Repeated with the first pixel on the last, so that the period is a pixel short."""
 
@@ -97,5 +109,6 @@ FILL_MODES: dict[str, type[FillMode]] = {
     "constant": Constant,
     "nearest": Nearest,
     "reflect": Reflect,
+    "mirror": Mirror,
     "wrap": Wrap,
 }
