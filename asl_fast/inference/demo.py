@@ -249,16 +249,18 @@ def _components(gr: ModuleType, name: str, value: Any) -> list[Any]:
 
 def _options(*values: Any) -> AugmentOptions:
     """Returns the options for the values of all controls and the fill mode, in this order."""
-    rest = iter(values)
+    rest, defaults = iter(values), AugmentOptions()
     options: dict[str, Any] = {}
     for name, control in _CONTROLS.items():
         if control.both:
             # While the one end is moved past the other, they change places.
             pair = tuple(sorted(float(next(rest)) for _ in range(2)))
-            options[name] = None if pair == (1, 1) else pair
+            # A factor of 1 stands for an option that is off.
+            off = pair == (1, 1) and getattr(defaults, name) is None
+            options[name] = None if off else pair
         else:
             # The page sends whole numbers where it can; as a shift they would be pixels.
-            kind = type(getattr(AugmentOptions(), name))
+            kind = type(getattr(defaults, name))
             options[name] = kind(next(rest))
     return AugmentOptions(**options, fill_mode=next(rest))
 
