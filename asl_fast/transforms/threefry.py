@@ -8,24 +8,24 @@ the authors' Random123 library.
 
 from collections.abc import Sequence
 
-import tensorflow as tf
+from asl_fast.transforms.transform import Tensor, tf
 
-__all__ = ["threefry2x32", "uniform"]
+__all__ = ["as_uniform", "threefry2x32", "uniform"]
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 _ROUND_GROUPS = 5  # of four rounds each
 
 
-def _rotate_left(x: tf.Tensor, bits: int) -> tf.Tensor:
+def _rotate_left(x: Tensor, bits: int) -> Tensor:
     left = tf.bitwise.left_shift(x, tf.constant(bits, tf.uint32))
     right = tf.bitwise.right_shift(x, tf.constant(32 - bits, tf.uint32))
     return tf.bitwise.bitwise_or(left, right)
 
 
 def threefry2x32(
-    key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]
-) -> tuple[tf.Tensor, tf.Tensor]:
+    key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Returns two random words for each counter.
 
     Args:
@@ -47,7 +47,14 @@ def threefry2x32(
     return x0, x1
 
 
-def uniform(key: tf.Tensor, samples: tf.Tensor, columns: Sequence[int]) -> list[tf.Tensor]:
+def as_uniform(words: Tensor) -> Tensor:
+    """Returns random words, uint32, as float32 in [0, 1), multiples of 2**-24."""
+    # A float32 holds 24 bits exactly; the generator's upper bits are as good as any.
+    upper = tf.bitwise.right_shift(words, tf.constant(8, tf.uint32))
+    return tf.cast(upper, tf.float32) * 2.0**-24
+
+
+def uniform(key: Tensor, samples: Tensor, columns: Sequence[int]) -> list[Tensor]:
     """Draws uniform numbers for each sample, from a stream of its own.
 
     Args:
@@ -64,7 +71,5 @@ def uniform(key: tf.Tensor, samples: tf.Tensor, columns: Sequence[int]) -> list[
     rows = tf.tile(tf.cast(samples, tf.uint32)[:, None], [1, len(pairs)])
     counters = tf.tile(tf.constant([pairs], tf.uint32), [tf.shape(samples)[0], 1])
     words = threefry2x32((key[0], key[1]), (rows, counters))
-    # A float32 holds 24 bits exactly; the generator's upper bits are as good as any.
-    shift = tf.constant(8, tf.uint32)
-    halves = [tf.cast(tf.bitwise.right_shift(word, shift), tf.float32) * 2.0**-24 for word in words]
+    halves = [as_uniform(word) for word in words]
     return [halves[column % 2][:, pairs.index(column // 2)] for column in columns]
