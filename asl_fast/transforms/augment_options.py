@@ -18,6 +18,7 @@ from asl_fast.transforms.checks import (
 )
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.flip import Flip
+from asl_fast.transforms.random_erasing import RandomErasing
 from asl_fast.transforms.rotation import Rotation
 from asl_fast.transforms.shear import Shear
 from asl_fast.transforms.shift import Shift
@@ -28,7 +29,7 @@ __all__ = ["PARAMETERS", "TRANSFORMS", "AugmentOptions", "options_text", "signat
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentOptions(Brightness, ChannelShift, Flip, Zoom, Shear, Shift, Rotation):
+class AugmentOptions(RandomErasing, Brightness, ChannelShift, Flip, Zoom, Shear, Shift, Rotation):
     """What `RandomAugment` may do to an image. All ranges are drawn from uniformly.
 
     Args:
