@@ -76,6 +76,7 @@ _COURSE = AugmentOptions(
     width_shift_range=0.1,
     height_shift_range=0.1,
     horizontal_flip=True,
+    data_format="channels_last",
 )
 
 # Chosen by photographs held out of the train set: benchmarks/results/study.md.

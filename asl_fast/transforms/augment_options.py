@@ -57,7 +57,9 @@ class AugmentOptions(RandomErasing, Brightness, ChannelShift, Flip, Zoom, Shear,
         "Int, 0 to 5: nearest pixel, bilinear, and B-splines.",
         Control("Interpolation: 0 nearest, 1 linear, up to 5 splines", 5),
     )
-    data_format: str = option("channels_last", '"channels_last" or "channels_first".')
+    data_format: str | None = option(
+        None, '"channels_last", "channels_first", or None: what Keras is set to.'
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -67,7 +69,8 @@ class AugmentOptions(RandomErasing, Brightness, ChannelShift, Flip, Zoom, Shear,
             transform.check(self)
         check("cval", "a finite number", self.cval, finite(self.cval))
         check_choice("fill_mode", self.fill_mode, FILL_MODES)
-        check_choice("data_format", self.data_format, DATA_FORMATS)
+        if self.data_format is not None:
+            check_choice("data_format", self.data_format, DATA_FORMATS)
         order = self.interpolation_order
         whole = isinstance(order, int) and not isinstance(order, bool)
         check("interpolation_order", "an int from 0 to 5", order, whole and 0 <= order <= 5)

@@ -3,19 +3,23 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from asl_fast.transforms import augmentation
+from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
+from asl_fast.transforms.checks import check, check_choice, finite, plain
+from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.transform import Parameters
 
 __all__ = ["RandomAugment", "forget_programs"]
 
 
+_MOVED = {"images", "labels", "segmentation_masks", "bounding_boxes", "keypoints"}
 _OPTIONS = {field.name for field in dataclasses.fields(AugmentOptions)}
 
 
@@ -29,46 +33,68 @@ class RandomAugment(keras.layers.Layer):
     surrounds the layer. Arithmetic is float32 from the stored pixels on; the result is cast to
     the layer's compute dtype at the end. With `training=False` the pixels stay as they are.
 
-    What happens to an image depends on `seed`, `epoch` and the image's number in the data set
+    What happens to an image depends on `seed`, `epoch` and the image's index in the data set
     alone. Called without `samples`, as inside `keras.Sequential`, the layer counts its calls in
-    the epoch's place and numbers the images within the batch.
+    the epoch's place and its images within the batch.
 
     Args:
         {options}
         then: Keras layers (Keras's own, KerasCV's or yours) to apply afterwards, in training. They
             get what the layer returns, in the same form: images, or a dictionary of `images` and
             `labels` where labels were given.
-        seed: Int in [0, 2**32).
+        bounding_box_format: Keras's name of the format that boxes come in, as "xyxy"; None where
+            there are none.
+        mask_fill_mode: Fill mode of segmentation masks; None: that of the images.
+        mask_cval: Number, what masks hold beyond the border for "constant".
+        seed: Int in [0, 2**32); None draws one.
         **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
-        images: uint8 or floating, (n, height, width, channels), or (n, channels, height, width)
-            for "channels_first".
-        samples: Integers of shape (n,), or None: the images' numbers in the data set.
+        images: Numbers or bool, (n, height, width, channels), or (n, channels, height, width) for
+            "channels_first"; or one image. Or Keras's dictionary: `images`, and any of `labels`,
+            `segmentation_masks` (n, height, width) or with a last axis of channels,
+            `bounding_boxes` (a dictionary of `boxes` and `labels`) and `keypoints` (n, m, 2), x and
+            y in the coordinates of `xyxy` boxes. All move by the one draw: masks by the nearest
+            pixel, boxes and points by the matrix and clipped to the image; channel shift,
+            brightness and erasing change images alone.
+        samples: Integers of shape (n,), or None: the images' indices in the data set.
         epoch: Integer scalar, or None; goes with `samples`.
         labels: Tensor of shape (n, classes), or None: for the layers in `then` that mix images.
         training: Bool.
 
     Returns:
         The images, of the same shape, in the layer's compute dtype and in the range of the input;
-        a pair of images and labels where labels were given.
+        a pair of images and labels where `labels` was given; a dictionary where one was given.
 
     Raises:
         ValueError: A wrong option, or images of another rank, dtype or channel count.
     """
 
     def __init__(
-        self, *, then: Sequence[keras.layers.Layer] = (), seed: int = 0, **kwargs: Any
+        self,
+        *,
+        then: Sequence[keras.layers.Layer] = (),
+        bounding_box_format: str | None = None,
+        mask_fill_mode: str | None = None,
+        mask_cval: float = 0.0,
+        seed: int | None = 0,
+        **kwargs: Any,
     ) -> None:
         options = {name: kwargs.pop(name) for name in _OPTIONS & set(kwargs)}
+        if options.get("data_format") is None:
+            options["data_format"] = keras.config.image_data_format()
         # Keras would cast pixels to the compute dtype first; near 200 a bfloat16 step is 1.0.
         super().__init__(autocast=False, **kwargs)
         self.options = AugmentOptions(**options)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise ValueError(f"`seed` must be an int in [0, 2**32). Received: {seed!r}")
-        self.seed = seed
+        self.bounding_box_format = bounding_box_format
+        self.mask_fill_mode = mask_fill_mode
+        self.mask_cval = mask_cval
+        if mask_fill_mode is not None:
+            check_choice("mask_fill_mode", mask_fill_mode, FILL_MODES)
+        check("mask_cval", "a finite number", mask_cval, finite(mask_cval))
+        self.seed = _seed(seed)
         self.then = list(then)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def draw(
         self,
@@ -112,43 +138,110 @@ class RandomAugment(keras.layers.Layer):
                 f"Received: {min(unknown)!r}"
             )
         batch = images if images.shape.rank == 4 else images[None]
-        parameters = {
-            name: tf.broadcast_to(
-                tf.reshape(tf.cast(values, tf.float32), [-1]), [tf.shape(batch)[0]]
-            )
-            for name, values in parameters.items()
-            if values is not None
-        }
-        program = _applying(self.options, tuple(batch.shape[1:]), batch.dtype)
-        result = tf.cast(program(batch, parameters), self.compute_dtype)
-        return result if images.shape.rank == 4 else result[0]
+        pixels = tf.cast(self._applied(batch, parameters), self.compute_dtype)
+        return pixels if images.shape.rank == 4 else pixels[0]
 
     def call(
         self,
-        images: tf.Tensor,
+        images: Any,
         samples: tf.Tensor | None = None,
         epoch: tf.Tensor | None = None,
         labels: tf.Tensor | None = None,
         training: bool = False,
-    ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+    ) -> Any:
         """Augments a batch; see the class."""
+        if isinstance(images, Mapping):
+            return self._call_dictionary(images, samples, epoch, training)
         images = self._checked(images)
-        if images.shape.rank != 4:
-            raise ValueError(f"`images` must be a batch, of rank 4. Received: {images.shape}")
+        batch = images if images.shape.rank == 4 else images[None]
         if training:
-            key, numbers = self._stream(images, samples, epoch)
-            program = _program(self.options, tuple(images.shape[1:]), images.dtype)
-            images = tf.cast(program(images, key, numbers), self.compute_dtype)
+            key, indices = self._stream(images, samples, epoch)
+            program = _program(self.options, tuple(batch.shape[1:]), batch.dtype)
+            batch = tf.cast(program(batch, key, indices), self.compute_dtype)
             for layer in self.then:
                 if labels is None:
-                    images = layer(images, training=True)
+                    batch = layer(batch, training=True)
                 else:
-                    mixed = layer({"images": images, "labels": labels}, training=True)
-                    images, labels = mixed["images"], mixed["labels"]
-        images = tf.cast(images, self.compute_dtype)
-        return images if labels is None else (images, labels)
+                    mixed = layer({"images": batch, "labels": labels}, training=True)
+                    batch, labels = mixed["images"], mixed["labels"]
+        batch = tf.cast(batch, self.compute_dtype)
+        pixels = batch if images.shape.rank == 4 else batch[0]
+        return pixels if labels is None else (pixels, labels)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def _call_dictionary(
+        self,
+        data: Mapping[str, Any],
+        samples: tf.Tensor | None,
+        epoch: tf.Tensor | None,
+        training: bool,
+    ) -> dict[str, Any]:
+        """Augments images and moves what belongs to them."""
+        if "images" not in data:
+            raise ValueError(f"A dictionary must hold `images`. Received: {sorted(data)}")
+        unknown = set(data) - _MOVED
+        if unknown:
+            raise ValueError(
+                f"A dictionary may hold {', '.join(sorted(_MOVED))}. Received: {min(unknown)!r}"
+            )
+        if "bounding_boxes" in data and self.bounding_box_format is None:
+            raise ValueError(
+                "`bounding_box_format` must be given where a dictionary holds `bounding_boxes`, as "
+                '"xyxy"'
+            )
+        result = dict(data)
+        images = self._checked(data["images"])
+        if not training:
+            return result | {"images": tf.cast(images, self.compute_dtype)}
+        one = images.shape.rank == 3
+        if one:
+            result = tf.nest.map_structure(lambda value: tf.convert_to_tensor(value)[None], result)
+        batch = self._checked(result["images"])
+        key, indices = self._stream(batch, samples, epoch)
+        height, width, _ = self._image_shape(batch)
+        parameters = _drawing(self.options, height, width)(key, indices)
+        result["images"] = tf.cast(self._applied(batch, parameters), self.compute_dtype)
+        matrices = augmentation.output_to_input(
+            self.options, parameters, height, width, tf.shape(batch)[0]
+        )
+        if matrices is not None:
+            self._move(result, matrices, height, width)
+        for layer in self.then:
+            result = layer(result, training=True)
+        return tf.nest.map_structure(lambda value: value[0], result) if one else result
+
+    def _move(self, data: dict[str, Any], matrices: tf.Tensor, height: int, width: int) -> None:
+        if "segmentation_masks" in data:
+            data["segmentation_masks"] = annotations.move_masks(
+                tf.convert_to_tensor(data["segmentation_masks"]),
+                matrices,
+                fill_mode=self.mask_fill_mode or self.options.fill_mode,
+                cval=self.mask_cval,
+            )
+        if "bounding_boxes" in data:
+            assert self.bounding_box_format is not None
+            data["bounding_boxes"] = annotations.move_boxes(
+                data["bounding_boxes"],
+                matrices,
+                height=height,
+                width=width,
+                box_format=self.bounding_box_format,
+            )
+        if "keypoints" in data:
+            data["keypoints"] = annotations.move_points(
+                data["keypoints"], matrices, height=height, width=width
+            )
+
+    def _applied(self, batch: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+        count = [tf.shape(batch)[0]]
+        parameters = {
+            name: tf.broadcast_to(tf.reshape(tf.cast(values, tf.float32), [-1]), count)
+            for name, values in parameters.items()
+            if values is not None
+        }
+        program = _applying(self.options, tuple(batch.shape[1:]), batch.dtype)
+        return program(batch, parameters)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
         return input_shape
 
@@ -158,6 +251,9 @@ class RandomAugment(keras.layers.Layer):
             **super().get_config(),
             **dataclasses.asdict(self.options),
             "then": [keras.saving.serialize_keras_object(layer) for layer in self.then],
+            "bounding_box_format": self.bounding_box_format,
+            "mask_fill_mode": self.mask_fill_mode,
+            "mask_cval": self.mask_cval,
             "seed": self.seed,
         }
 
@@ -180,8 +276,11 @@ class RandomAugment(keras.layers.Layer):
                 "`images` must have the shape (n, height, width, channels), or channels first as "
                 f"`data_format` says. Received: {images.shape}"
             )
-        if images.dtype != tf.uint8 and not images.dtype.is_floating:
-            raise ValueError(f"`images` must be uint8 or floating. Received: {images.dtype.name}")
+        if images.dtype.is_integer or images.dtype.is_bool:
+            # Other integers would be gathered by kernels that not every device has.
+            return images if images.dtype == tf.uint8 else tf.cast(images, tf.float32)
+        if not images.dtype.is_floating:
+            raise ValueError(f"`images` must be numbers. Received: {images.dtype.name}")
         return images
 
     def _stream(
@@ -195,6 +294,13 @@ class RandomAugment(keras.layers.Layer):
         epoch = tf.cast(0 if epoch is None else epoch, tf.uint32)
         key = tf.stack([tf.constant(self.seed, tf.uint32), epoch])
         return key, tf.reshape(tf.cast(samples, tf.int64), [-1])
+
+
+def _seed(seed: Any) -> int:
+    seed = random.randrange(2**32) if seed is None else plain(seed)
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    check("seed", "an int in [0, 2**32) or None", seed, whole and 0 <= seed < 2**32)
+    return seed
 
 
 RandomAugment.__doc__ = (RandomAugment.__doc__ or "").replace("{options}", options_text(8))

@@ -42,11 +42,11 @@ class Standardize(keras.layers.Layer):
         featurewise_std_normalization: Bool. Divides by each channel's deviation + 1e-6.
         zca_whitening: Bool.
         zca_epsilon: Float, above 0; added to the singular values.
-        data_format: "channels_last" or "channels_first".
+        data_format: "channels_last", "channels_first", or None: what Keras is set to.
         **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
-        images: uint8 or floating, (n, height, width, channels), or channels first.
+        images: Numbers or bool, (n, height, width, channels), or channels first; or one image.
 
     Attributes:
         mean: Weight, float32 (1, 1, channels), or (channels, 1, 1) for channels first.
@@ -67,7 +67,7 @@ class Standardize(keras.layers.Layer):
         featurewise_std_normalization: bool = False,
         zca_whitening: bool = False,
         zca_epsilon: float = 1e-6,
-        data_format: str = "channels_last",
+        data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, trainable=False, **kwargs)
@@ -80,7 +80,7 @@ class Standardize(keras.layers.Layer):
             featurewise_std_normalization=featurewise_std_normalization,
             zca_whitening=zca_whitening,
             zca_epsilon=zca_epsilon,
-            data_format=data_format,
+            data_format=data_format or keras.config.image_data_format(),
         )
         self.options = with_implied(options)
         self.mean: Any = None
@@ -191,10 +191,14 @@ class Standardize(keras.layers.Layer):
         """Standardises a batch; see the class."""
         options = self.options
         images = tf.convert_to_tensor(images)
+        if images.shape.rank == 3:
+            return self.call(images[None])[0]
         if images.shape.rank != 4:
-            raise ValueError(f"`images` must be a batch, of rank 4. Received: {images.shape}")
-        if images.dtype != tf.uint8 and not images.dtype.is_floating:
-            raise ValueError(f"`images` must be uint8 or floating. Received: {images.dtype.name}")
+            raise ValueError(
+                f"`images` must be a batch of rank 4, or one image. Received: {images.shape}"
+            )
+        if not (images.dtype.is_integer or images.dtype.is_bool or images.dtype.is_floating):
+            raise ValueError(f"`images` must be numbers. Received: {images.dtype.name}")
         if self.fitted is not None:
             with tf.init_scope():  # the value now, also while a graph is traced
                 if not float(self.fitted):

@@ -2,6 +2,7 @@ import dataclasses
 import inspect
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ WRONG = {
     "horizontal_flip": (1, "yes", None),
     "vertical_flip": (0, None),
     "interpolation_order": (6, -1, 1.0, "1", True, None),
-    "data_format": ("channels", None),
+    "data_format": ("channels", 1),
     "quirks": (1, None),
     "value_range": (255, (1, 1), (1, 0), (0, NAN), None),
 }
@@ -84,15 +85,33 @@ def test_a_wrong_validation_split_is_named(value):
     check_validation_split(0.2)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, None, True])
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "0", True])
 def test_a_wrong_seed_is_named(seed):
     with pytest.raises(ValueError, match="`seed` must be an int"):
         RandomAugment(seed=seed)
 
 
 def test_every_option_is_one_of_the_layers_with_the_same_default():
-    assert RandomAugment().options == AugmentOptions()
+    assert RandomAugment().options == AugmentOptions(data_format="channels_last")
     assert Standardize().options == StandardizeOptions()
+
+
+def test_layers_heed_what_keras_is_set_to():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert RandomAugment().options.data_format == "channels_first"
+        assert Standardize().options.data_format == "channels_first"
+        assert RandomAugment(data_format="channels_last").options.data_format == "channels_last"
+        images = np.arange(2 * 1 * 3 * 4, dtype=np.float32).reshape(2, 1, 3, 4)
+        flipped = RandomAugment().apply(images, {"flip_horizontal": 1})
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(flipped, images[..., ::-1])
+
+
+def test_a_seed_of_none_is_drawn_and_numpys_integers_are_taken():
+    assert RandomAugment(seed=None).seed != RandomAugment(seed=None).seed
+    assert RandomAugment(seed=np.int64(7)).seed == 7
 
 
 def test_arrays_and_lists_are_taken_as_tuples():

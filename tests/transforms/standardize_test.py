@@ -220,7 +220,15 @@ def test_wrong_use_is_named(coloured):
         layer.fit(once, augment=RandomAugment(horizontal_flip=True), rounds=2)
     with pytest.raises(ValueError, match=r"rank 4. Received: \(8, 6, 3\)"):
         layer.fit(iter(coloured))
-    with pytest.raises(ValueError, match="must be uint8 or floating. Received: uint16"):
-        Standardize().call(coloured.astype(np.uint16))
+    with pytest.raises(ValueError, match="must be numbers. Received: string"):
+        Standardize().call(coloured.astype(str))
     with pytest.raises(ValueError, match="of rank 4"):
-        Standardize().call(coloured[0])
+        Standardize().call(coloured[0, 0])
+
+
+def test_one_image_and_integers_of_any_kind(coloured):
+    layer = Standardize(samplewise_center=True, rescale=0.5)
+    batch = layer(coloured)
+    np.testing.assert_array_equal(layer(coloured[0]), batch[0])
+    for dtype in ("int16", "uint16", "int64"):
+        np.testing.assert_array_equal(layer(coloured.astype(dtype)), layer(np.floor(coloured)))
