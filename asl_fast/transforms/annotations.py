@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from asl_fast.transforms.transform import Side
 from asl_fast.transforms.warp import warp
 
 __all__ = ["move_boxes", "move_masks", "move_points"]
@@ -41,7 +42,7 @@ def move_masks(masks: tf.Tensor, matrices: tf.Tensor, *, fill_mode: str, cval: f
 
 
 def move_boxes(
-    boxes: Mapping[str, Any], matrices: tf.Tensor, *, height: int, width: int, box_format: str
+    boxes: Mapping[str, Any], matrices: tf.Tensor, *, height: Side, width: Side, box_format: str
 ) -> dict[str, Any]:
     """Moves boxes: the smallest upright ones around what of them the image still shows.
 
@@ -52,8 +53,8 @@ def move_boxes(
         boxes: Keras's dictionary: `boxes` (n, m, 4) and `labels` (n, m). A box that leaves the
             image gets the label -1, as in Keras.
         matrices: float32, (n, 2, 3), output to input.
-        height: Int, rows of an image.
-        width: Int, columns of an image.
+        height: Rows of an image.
+        width: Columns of an image.
         box_format: Keras's `bounding_box_format`.
     """
     tools = keras.utils.bounding_boxes
@@ -73,13 +74,13 @@ def move_boxes(
     return clipped
 
 
-def _visible(boxes: tf.Tensor, matrices: tf.Tensor, height: int, width: int) -> tf.Tensor:
+def _visible(boxes: tf.Tensor, matrices: tf.Tensor, height: Side, width: Side) -> tf.Tensor:
     """Returns the upright boxes (n, m, 4) around the moved boxes' parts within the image.
 
     The corners of a part are corners of the moved box within the image, corners of the image
     within the moved box, and points where their edges cross.
     """
-    size = tf.constant([width, height], tf.float32)
+    size = tf.cast(tf.stack([width, height]), tf.float32)
     left, top, right, bottom = tf.unstack(boxes, axis=-1)
     round_trip = [(left, top), (right, top), (right, bottom), (left, bottom)]
     corners = _forward(tf.stack([tf.stack(xy, -1) for xy in round_trip], -2), matrices)
@@ -123,10 +124,10 @@ def _visible(boxes: tf.Tensor, matrices: tf.Tensor, height: int, width: int) -> 
     return tf.where(nothing, 0.0, tf.concat([lowest, highest], axis=-1))
 
 
-def move_points(points: tf.Tensor, matrices: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
+def move_points(points: tf.Tensor, matrices: tf.Tensor, *, height: Side, width: Side) -> tf.Tensor:
     """Moves points (n, m, 2), x and y, and clips them to the image."""
     moved = _forward(tf.cast(points, tf.float32), matrices)
-    return tf.clip_by_value(moved, 0.0, tf.constant([width, height], tf.float32))
+    return tf.clip_by_value(moved, 0.0, tf.cast(tf.stack([width, height]), tf.float32))
 
 
 def _forward(points: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:

@@ -7,14 +7,21 @@ import tensorflow as tf
 
 from asl_fast.transforms import threefry
 from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
-from asl_fast.transforms.transform import Affine, Frame, Parameters, Transform
+from asl_fast.transforms.transform import (
+    Affine,
+    Frame,
+    Parameters,
+    Side,
+    Transform,
+    image_shape,
+)
 from asl_fast.transforms.warp import warp
 
 __all__ = ["PARAMETERS", "apply", "draw", "from_table", "output_to_input"]
 
 
 def draw(
-    options: AugmentOptions, key: tf.Tensor, samples: tf.Tensor, height: int, width: int
+    options: AugmentOptions, key: tf.Tensor, samples: tf.Tensor, height: Side, width: Side
 ) -> dict[str, tf.Tensor]:
     """Draws the parameters of a batch.
 
@@ -25,8 +32,8 @@ def draw(
         options: What to draw.
         key: uint32 of shape (2,): seed and epoch.
         samples: Integers of shape (n,): the samples' indices in the data set.
-        height: Int, rows of an image.
-        width: Int, columns of an image.
+        height: Rows of an image: an int, or an int32 scalar.
+        width: Columns of an image.
 
     Returns:
         The parameters of the active transforms, float32 of shape (n,).
@@ -83,7 +90,7 @@ def apply(options: AugmentOptions, images: tf.Tensor, parameters: Parameters) ->
     first = options.data_format == "channels_first"
     if first:
         images = tf.transpose(images, [0, 2, 3, 1])
-    _, height, width, _ = images.shape
+    height, width, _ = image_shape(images)
     given = [(transform, _complete(transform, parameters)) for transform in options.transforms]
     count = tf.shape(images)[0]
     matrices = output_to_input(options, parameters, height, width, count)
@@ -106,8 +113,8 @@ def apply(options: AugmentOptions, images: tf.Tensor, parameters: Parameters) ->
 def output_to_input(
     options: AugmentOptions,
     parameters: Parameters,
-    height: int,
-    width: int,
+    height: Side,
+    width: Side,
     count: int | tf.Tensor = 1,
 ) -> tf.Tensor | None:
     """Composes the geometric transforms into one matrix an image.
@@ -118,8 +125,8 @@ def output_to_input(
     Args:
         options: With the quirks, among which is Keras's middle.
         parameters: As for `apply`.
-        height: Int, rows of an image.
-        width: Int, columns of an image.
+        height: Rows of an image: an int, or an int32 scalar.
+        width: Columns of an image.
         count: How many matrices; where parameters are numbers they are all the same.
 
     Returns:

@@ -8,6 +8,7 @@ from asl_fast.transforms.checks import check, is_finite_pair, is_pair
 from asl_fast.transforms.transform import (
     Control,
     Parameters,
+    Side,
     Tensor,
     Transform,
     between,
@@ -47,7 +48,7 @@ class Brightness(Transform):
         """Whether there is a range."""
         return self.brightness_range is not None
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws `brightness`."""
         assert self.brightness_range is not None
         return {"brightness": between(units[0], *self.brightness_range)}

@@ -8,6 +8,7 @@ from asl_fast.transforms.checks import check_limit
 from asl_fast.transforms.transform import (
     Control,
     Parameters,
+    Side,
     Tensor,
     Transform,
     between,
@@ -42,7 +43,7 @@ class ChannelShift(Transform):
         """Whether the range is not 0."""
         return bool(self.channel_shift_range)
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws `channel_shift_intensity`."""
         limit = self.channel_shift_range
         return {"channel_shift_intensity": between(units[0], -limit, limit)}

@@ -6,7 +6,7 @@ To add one, write its class and list it in `FILL_MODES`; nothing else names them
 import abc
 from typing import ClassVar
 
-from asl_fast.transforms.transform import Tensor, tf
+from asl_fast.transforms.transform import Side, Tensor, real, tf
 
 __all__ = ["FILL_MODES", "FillMode"]
 
@@ -27,11 +27,11 @@ class FillMode(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def bring_inside(point: Tensor, side: int) -> Tensor:
+    def bring_inside(point: Tensor, side: Side) -> Tensor:
         """Returns the coordinates within a line of `side` pixels that stand for these, float32."""
 
     @staticmethod
-    def fold(index: Tensor, side: int) -> Tensor:
+    def fold(index: Tensor, side: Side) -> Tensor:
         """Returns the spline coefficients that stand for these, int32; `side` is at least 2."""
         index = tf.math.floormod(index, 2 * side - 2)
         return tf.minimum(index, 2 * side - 2 - index)
@@ -43,9 +43,9 @@ class Constant(FillMode):
     constant = True
 
     @staticmethod
-    def bring_inside(point: Tensor, side: int) -> Tensor:
+    def bring_inside(point: Tensor, side: Side) -> Tensor:
         """Clips; what was outside gets `cval` in the end."""
-        return tf.clip_by_value(point, 0.0, side - 1.0)
+        return tf.clip_by_value(point, 0.0, real(side) - 1.0)
 
 
 class Nearest(FillMode):
@@ -56,9 +56,9 @@ class Nearest(FillMode):
     padding = 12
 
     @staticmethod
-    def bring_inside(point: Tensor, side: int) -> Tensor:
+    def bring_inside(point: Tensor, side: Side) -> Tensor:
         """Clips."""
-        return tf.clip_by_value(point, 0.0, side - 1.0)
+        return tf.clip_by_value(point, 0.0, real(side) - 1.0)
 
 
 class Reflect(FillMode):
@@ -67,15 +67,16 @@ class Reflect(FillMode):
     spline_border = "reflect"
 
     @staticmethod
-    def bring_inside(point: Tensor, side: int) -> Tensor:
+    def bring_inside(point: Tensor, side: Side) -> Tensor:
         """Folds; up to a pixel outside may remain, where the border's own neighbours are."""
+        side = real(side)
         period = 2.0 * side
         folded = point - period * tf.floor(point / period)
         folded = tf.where(folded >= side, period - 1.0 - folded, folded)
         return tf.where((point < 0) | (point > side - 1.0), folded, point)
 
     @staticmethod
-    def fold(index: Tensor, side: int) -> Tensor:
+    def fold(index: Tensor, side: Side) -> Tensor:
         """Folds about the outer edges."""
         index = tf.math.floormod(index, 2 * side)
         return tf.minimum(index, 2 * side - 1 - index)
@@ -85,24 +86,22 @@ class Mirror(FillMode):
     """Mirrored about the middles of the border's pixels: d c b | a b c d | c b a."""
 
     @staticmethod
-    def bring_inside(point: Tensor, side: int) -> Tensor:
-        """Folds."""
-        if side == 1:
-            return tf.zeros_like(point)
-        last = side - 1.0
-        return last - tf.abs(tf.math.floormod(point, 2.0 * last) - last)
+    def bring_inside(point: Tensor, side: Side) -> Tensor:
+        """Folds; of a line of one pixel every point comes to lie within a pixel of it."""
+        last = real(side) - 1.0
+        return last - tf.abs(tf.math.floormod(point, tf.maximum(2.0 * last, 1.0)) - last)
 
 
 class Wrap(FillMode):
     """Repeated with the first pixel on the last, so that the period is a pixel short."""
 
     @staticmethod
-    def bring_inside(point: Tensor, side: int) -> Tensor:
-        """Takes the remainder."""
-        last = side - 1.0
-        if side == 1:
-            return tf.zeros_like(point)
-        return tf.where((point < 0) | (point > last), point - last * tf.floor(point / last), point)
+    def bring_inside(point: Tensor, side: Side) -> Tensor:
+        """Takes the remainder; of a line of one pixel every point comes to lie within a pixel."""
+        last = real(side) - 1.0
+        period = tf.maximum(last, 1.0)
+        folded = point - period * tf.floor(point / period)
+        return tf.where((point < 0) | (point > last), folded, point)
 
 
 FILL_MODES: dict[str, type[FillMode]] = {

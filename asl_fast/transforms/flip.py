@@ -10,9 +10,11 @@ from asl_fast.transforms.transform import (
     Control,
     Frame,
     Parameters,
+    Side,
     Tensor,
     Transform,
     option,
+    real,
     tf,
 )
 
@@ -46,7 +48,7 @@ class Flip(Transform):
         """Whether one of the flips is on."""
         return self.horizontal_flip or self.vertical_flip
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws which images are mirrored."""
         return {
             "flip_horizontal": tf.cast(units[0] < 0.5 * self.horizontal_flip, tf.float32),
@@ -63,10 +65,12 @@ class Flip(Transform):
     def matrix(self, parameters: Parameters, frame: Frame) -> Affine:
         """Returns the reflection, about the true middle whatever the frame's point is."""
         across, down = parameters["flip_horizontal"], parameters["flip_vertical"]
-        off_x, off_y = (frame.width - 1) - 2 * frame.x, (frame.height - 1) - 2 * frame.y
+        off_x = off_y = 0.0
+        if self.quirks:
+            off_x, off_y = real(frame.width) - 1 - 2 * frame.x, real(frame.height) - 1 - 2 * frame.y
         return Affine(
             xx=1.0 - 2.0 * across,
-            x0=across * off_x if off_x else 0.0,
+            x0=across * off_x if self.quirks else 0.0,
             yy=1.0 - 2.0 * down,
-            y0=down * off_y if off_y else 0.0,
+            y0=down * off_y if self.quirks else 0.0,
         )

@@ -14,7 +14,7 @@ from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
 from asl_fast.transforms.checks import check, check_choice, finite, plain
 from asl_fast.transforms.fill_modes import FILL_MODES
-from asl_fast.transforms.transform import Parameters
+from asl_fast.transforms.transform import Parameters, Side, image_shape
 
 __all__ = ["RandomAugment", "forget_programs"]
 
@@ -115,8 +115,8 @@ class RandomAugment(keras.layers.Layer):
         """
         images = self._checked(images)
         key, numbers = self._stream(images, samples, epoch)
-        height, width, _ = self._image_shape(images)
-        drawn = _drawing(self.options, height, width)(key, numbers)
+        height, width = _sides(self.options, images)
+        drawn = _drawn(self.options, key, numbers, height, width)
         return drawn if images.shape.rank == 4 else {name: v[0] for name, v in drawn.items()}
 
     def apply(self, images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
@@ -197,8 +197,8 @@ class RandomAugment(keras.layers.Layer):
             result = tf.nest.map_structure(lambda value: tf.convert_to_tensor(value)[None], result)
         batch = self._checked(result["images"])
         key, indices = self._stream(batch, samples, epoch)
-        height, width, _ = self._image_shape(batch)
-        parameters = _drawing(self.options, height, width)(key, indices)
+        height, width = _sides(self.options, batch)
+        parameters = _drawn(self.options, key, indices, height, width)
         result["images"] = tf.cast(self._applied(batch, parameters), self.compute_dtype)
         matrices = augmentation.output_to_input(
             self.options, parameters, height, width, tf.shape(batch)[0]
@@ -209,7 +209,7 @@ class RandomAugment(keras.layers.Layer):
             result = layer(result, training=True)
         return tf.nest.map_structure(lambda value: value[0], result) if one else result
 
-    def _move(self, data: dict[str, Any], matrices: tf.Tensor, height: int, width: int) -> None:
+    def _move(self, data: dict[str, Any], matrices: tf.Tensor, height: Side, width: Side) -> None:
         if "segmentation_masks" in data:
             data["segmentation_masks"] = annotations.move_masks(
                 tf.convert_to_tensor(data["segmentation_masks"]),
@@ -263,12 +263,6 @@ class RandomAugment(keras.layers.Layer):
         then = [keras.saving.deserialize_keras_object(layer) for layer in config["then"]]
         return cls(**{**config, "then": then})
 
-    def _image_shape(self, images: tf.Tensor) -> tuple[int, int, int]:
-        first, second, third = images.shape[-3:]
-        if self.options.data_format == "channels_first":
-            return second, third, first
-        return first, second, third
-
     def _checked(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.convert_to_tensor(images)
         if images.shape.rank not in (3, 4):
@@ -319,43 +313,66 @@ def forget_programs() -> None:
         programs.cache_clear()
 
 
-_compiled = functools.partial(tf.function, jit_compile=True, autograph=False, reduce_retracing=True)
+_traced = functools.partial(tf.function, autograph=False, reduce_retracing=True)
+
+
+def _sides(options: AugmentOptions, images: tf.Tensor) -> tuple[Side, Side]:
+    """Returns height and width."""
+    sides = image_shape(images)
+    return sides[1:] if options.data_format == "channels_first" else sides[:2]
+
+
+def _drawn(
+    options: AugmentOptions, key: tf.Tensor, indices: tf.Tensor, height: Side, width: Side
+) -> dict[str, tf.Tensor]:
+    if isinstance(height, int) and isinstance(width, int):
+        return _drawing(options, height, width)(key, indices)
+    return augmentation.draw(options, key, indices, height, width)
 
 
 @functools.lru_cache(maxsize=64)
 def _drawing(
     options: AugmentOptions, height: int, width: int
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    return _compiled(lambda key, samples: augmentation.draw(options, key, samples, height, width))
+    def draw(key: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        return augmentation.draw(options, key, indices, height, width)
+
+    return _traced(draw, jit_compile=True)
 
 
 @functools.lru_cache(maxsize=64)
 def _applying(
-    options: AugmentOptions, image_shape: tuple[int, int, int], dtype: tf.DType
+    options: AugmentOptions, shape: tuple[int | None, ...], dtype: tf.DType
 ) -> Callable[..., tf.Tensor]:
-    return _compiled(lambda images, parameters: augmentation.apply(options, images, parameters))
+    def apply(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
+        return augmentation.apply(options, images, parameters)
+
+    return _traced(apply, jit_compile=None not in shape)
 
 
 @functools.lru_cache(maxsize=64)
 def _program(
-    options: AugmentOptions, image_shape: tuple[int, int, int], dtype: tf.DType
+    options: AugmentOptions, shape: tuple[int | None, ...], dtype: tf.DType
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Compiles the augmentation for one kind of image: (images, key, samples) -> float32."""
-    channels_first = options.data_format == "channels_first"
-    height, width = image_shape[1:] if channels_first else image_shape[:2]
+    """Compiles the augmentation for one kind of image: (images, key, samples) -> float32.
+
+    Images of unknown sides get a program that is not compiled by XLA, which would compile one for
+    each size that comes.
+    """
 
     def augment(images: tf.Tensor, key: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
+        height, width = _sides(options, images)
         parameters = augmentation.draw(options, key, samples, height, width)
         return augmentation.apply(options, images, parameters)
 
     program = tf.function(
         augment,
         input_signature=[
-            tf.TensorSpec([None, *image_shape], dtype),
+            tf.TensorSpec([None, *shape], dtype),
             tf.TensorSpec([2], tf.uint32),
             tf.TensorSpec([None], tf.int64),
         ],
-        jit_compile=True,
+        jit_compile=None not in shape,
         autograph=False,
     )
     # TensorFlow counts tracings by code, so five layers look to it like one traced too often.

@@ -14,11 +14,14 @@ from asl_fast.transforms.threefry import as_uniform, threefry2x32
 from asl_fast.transforms.transform import (
     Control,
     Parameters,
+    Side,
     Tensor,
     Transform,
     between,
+    image_shape,
     option,
     per_image,
+    real,
     tf,
 )
 
@@ -79,15 +82,15 @@ class RandomErasing(Transform):
         """Whether the probability can be above 0."""
         return self._probabilities[1] > 0
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws the rectangle, empty where the image keeps its pixels, and the noise's key."""
         sides = [tf.sqrt(between(unit, *self.erasing_scale)) for unit in units[:2]]
         erased = units[5] < between(units[4], *self._probabilities)
         across, down = (
-            tf.where(erased, side * length, 0.0)
+            tf.where(erased, side * real(length), 0.0)
             for side, length in zip(sides, (width, height), strict=True)
         )
-        left, top = units[2] * (width - across), units[3] * (height - down)
+        left, top = units[2] * (real(width) - across), units[3] * (real(height) - down)
         return {
             "erasing_left": left,
             "erasing_right": left + across,
@@ -98,21 +101,21 @@ class RandomErasing(Transform):
 
     def pixels(self, images: Tensor, parameters: Parameters) -> Tensor:
         """Fills the rectangles."""
-        _, height, width, channels = images.shape
+        height, width, channels = image_shape(images)
         left, right, top, bottom = (
             per_image(parameters[f"erasing_{edge}"]) for edge in ("left", "right", "top", "bottom")
         )
-        columns = tf.range(width, dtype=tf.float32)[None, None, :, None]
-        rows = tf.range(height, dtype=tf.float32)[None, :, None, None]
+        columns = tf.cast(tf.range(width), tf.float32)[None, None, :, None]
+        rows = tf.cast(tf.range(height), tf.float32)[None, :, None, None]
         erased = (columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)
         fill: Tensor = self.erasing_fill_value
         if fill is None:
             noise = _normal(parameters["erasing_noise"], height * width * channels)
             fill = tf.reshape(noise, tf.shape(images)) * self.value_range[1]
-        elif isinstance(fill, tuple) and channels != 3:
+        elif isinstance(fill, tuple) and images.shape[-1] != 3:
             raise ValueError(
                 "`images` must have 3 channels for an `erasing_fill_value` of three numbers. "
-                f"Received: {channels} channels"
+                f"Received: {images.shape[-1]} channels"
             )
         fill = tf.clip_by_value(tf.cast(fill, tf.float32), *self.value_range)
         return tf.where(erased, fill, images)
@@ -122,7 +125,7 @@ def _is_share(value: object) -> bool:
     return is_pair(value, 0) and value[1] <= 1  # type: ignore[index]
 
 
-def _normal(unit: Tensor, count: int) -> Tensor:
+def _normal(unit: Tensor, count: Side) -> Tensor:
     """Returns (n, count) normal numbers, a row for each key in [0, 1) (Box and Muller, 1958)."""
     half = -(-count // 2)
     key = tf.cast(unit[:, None] * 2.0**24, tf.uint32) + tf.zeros([half], tf.uint32)

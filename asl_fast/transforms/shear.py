@@ -11,6 +11,7 @@ from asl_fast.transforms.transform import (
     Control,
     Frame,
     Parameters,
+    Side,
     Tensor,
     Transform,
     between,
@@ -43,7 +44,7 @@ class Shear(Transform):
         """Whether the range is not 0."""
         return bool(self.shear_range)
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws `shear`."""
         return {"shear": between(units[0], -self.shear_range, self.shear_range)}
 

@@ -10,10 +10,12 @@ from asl_fast.transforms.transform import (
     Control,
     Frame,
     Parameters,
+    Side,
     Tensor,
     Transform,
     between,
     option,
+    real,
     tf,
 )
 
@@ -67,7 +69,7 @@ class Shift(Transform):
         """Whether one of the ranges holds another value than 0."""
         return not {self.width_shift_range, self.height_shift_range} <= {0, ()}
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws `tx` and `ty`."""
         rows = _drawn(units[0], self.height_shift_range, height)
         columns = _drawn(units[1], self.width_shift_range, width)
@@ -87,15 +89,16 @@ class Shift(Transform):
         return Affine(x0=parameters["tx"], y0=parameters["ty"])
 
 
-def _drawn(unit: Tensor, limit: Range, side: int) -> Tensor:
+def _drawn(unit: Tensor, limit: Range, side: Side) -> Tensor:
     if isinstance(limit, float):
-        limit = limit * side if limit < 1 else limit
-        return between(unit, -limit, limit)
+        pixels = limit * real(side) if limit < 1 else limit
+        return between(unit, -pixels, pixels)
     values = tuple(range(limit)) if isinstance(limit, int) else limit
-    scale = side if max(values, default=0) < 1 else 1
+    scale = real(side) if max(values, default=0) < 1 else 1.0
     # A value and a sign in one draw: all values, and all of them negated.
-    signed = [scale * value for value in values] + [-scale * value for value in values] or [0]
-    return tf.gather(tf.constant(signed, tf.float32), tf.cast(unit * len(signed), tf.int32))
+    signed = [*values, *(-value for value in values)] or [0]
+    place = tf.cast(unit * len(signed), tf.int32)
+    return scale * tf.gather(tf.constant(signed, tf.float32), place)
 
 
 def _replayed(generator: Any, limit: Range, side: int) -> Any:

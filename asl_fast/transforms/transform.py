@@ -29,15 +29,19 @@ __all__ = [
     "Control",
     "Frame",
     "Parameters",
+    "Side",
     "Tensor",
     "Transform",
     "between",
+    "image_shape",
     "option",
     "per_image",
+    "real",
     "tf",
 ]
 
 Tensor = Any  # a tf.Tensor, or a Python number that stands for one
+Side = Any  # an int, or an int32 scalar: a side of an image in pixels
 # By parameter, under the names of the dictionary that Keras's `apply_transform` takes: float32 of
 # shape (n,). A transform whose parameters are absent does nothing.
 Parameters = Mapping[str, Tensor]
@@ -80,15 +84,15 @@ class Frame(NamedTuple):
         y: Row of that point.
     """
 
-    height: int
-    width: int
-    x: float
-    y: float
+    height: Side
+    width: Side
+    x: Tensor
+    y: Tensor
 
     @classmethod
-    def of(cls, height: int, width: int, quirks: bool) -> "Frame":
+    def of(cls, height: Side, width: Side, quirks: bool) -> "Frame":
         """Returns the frame of an image; with `quirks` Keras's, which swaps height and width."""
-        x, y = (width - 1) / 2, (height - 1) / 2
+        x, y = (real(width) - 1) / 2, (real(height) - 1) / 2
         return cls(height, width, y, x) if quirks else cls(height, width, x, y)
 
 
@@ -173,7 +177,7 @@ class Transform:
         """Whether any image is ever changed."""
         raise AssertionError(f"{type(self).__name__} must say when it does something")
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Makes parameters of uniform numbers.
 
         Args:
@@ -202,6 +206,22 @@ class Transform:
     def pixels(self, images: Tensor, parameters: Parameters) -> Tensor:
         """Returns float32 images (n, height, width, channels) with their pixels changed."""
         return images
+
+
+def image_shape(images: Tensor) -> tuple[Side, Side, Side]:
+    """Returns the last three sides: ints, or int32 scalars where only the running program knows."""
+    static = images.shape[-3:]
+    if None not in static:
+        return tuple(static)
+    sides = tf.unstack(tf.shape(images)[-3:])
+    return tuple(
+        known if known is not None else side for known, side in zip(static, sides, strict=True)
+    )
+
+
+def real(side: Side) -> Tensor:
+    """Returns a side as a number to calculate coordinates with."""
+    return float(side) if isinstance(side, int) else tf.cast(side, tf.float32)
 
 
 def between(unit: Tensor, lower: float, upper: float) -> Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from asl_fast.transforms import spline
 from asl_fast.transforms.fill_modes import FILL_MODES, FillMode
+from asl_fast.transforms.transform import Side, image_shape, real
 
 __all__ = ["warp"]
 
@@ -24,8 +25,8 @@ def warp(
     """Reads each output pixel from the point that its image's matrix names.
 
     Args:
-        images: uint8 or floating, (n, height, width, channels); height, width and channels are
-            static.
+        images: uint8 or floating, (n, height, width, channels); for orders above 1 height and width
+            must be known before the program runs.
         matrices: float32, (n, 2, 3), output to input: (column, row, 1) to (column, row).
         interpolation_order: Int: 0 takes the nearest pixel, 1 is bilinear, 2 to 5 are B-splines.
         fill_mode: A name in `FILL_MODES`: what lies beyond the border.
@@ -34,10 +35,10 @@ def warp(
     Returns:
         float32 of the images' shape.
     """
-    _, height, width, channels = images.shape
+    height, width, channels = image_shape(images)
     mode = FILL_MODES[fill_mode]
-    columns = tf.tile(tf.range(width, dtype=tf.float32), [height])
-    rows = tf.repeat(tf.range(height, dtype=tf.float32), width)
+    columns = tf.tile(tf.cast(tf.range(width), tf.float32), [height])
+    rows = tf.repeat(tf.cast(tf.range(height), tf.float32), width)
 
     def point(row_of_matrix: tf.Tensor) -> tf.Tensor:
         across, down, offset = tf.unstack(row_of_matrix[..., None], axis=1)
@@ -57,7 +58,7 @@ def warp(
         place = (grid.row * row + grid.column * column)[..., None]
         return tf.cast(tf.gather(grid.values, start + place), tf.float32)
 
-    def neighbours(point: tf.Tensor, side: int) -> list[tuple[tf.Tensor, tf.Tensor | None]]:
+    def neighbours(point: tf.Tensor, side: Side) -> list[tuple[tf.Tensor, tf.Tensor | None]]:
         return _neighbours(mode.bring_inside(point, side), side, interpolation_order, mode)
 
     down, across = neighbours(y, grid.height), neighbours(x, grid.width)
@@ -65,25 +66,27 @@ def warp(
         [(_weighted([(value(row, column), w) for column, w in across]), w) for row, w in down]
     )
     if mode.constant:
-        inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+        inside = (x >= 0) & (x <= real(width) - 1) & (y >= 0) & (y <= real(height) - 1)
         pixels = tf.where(inside[..., None], pixels, cval)
-    return tf.reshape(pixels, [-1, height, width, channels])
+    return tf.ensure_shape(
+        tf.reshape(pixels, [-1, height, width, channels]), [None, *images.shape[1:]]
+    )
 
 
 class _Grid(NamedTuple):
     """The values to interpolate between, flattened, and the strides of their axes."""
 
     values: tf.Tensor
-    height: int
-    width: int
-    image: int | tf.Tensor
-    row: int | tf.Tensor
-    column: int
-    channel: int
+    height: Side
+    width: Side
+    image: Side
+    row: Side
+    column: Side
+    channel: Side
 
 
 def _pixels(images: tf.Tensor) -> _Grid:
-    _, height, width, channels = images.shape
+    height, width, channels = image_shape(images)
     return _Grid(
         values=tf.reshape(images, [-1]),
         height=height,
@@ -101,7 +104,12 @@ def _coefficients(images: tf.Tensor, order: int, mode: type[FillMode]) -> _Grid:
     They stay in the order that the two products give, (row, image, channel, column): transposing
     them would take as much memory again.
     """
-    _, height, width, channels = images.shape
+    height, width, channels = image_shape(images)
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ValueError(
+            f"`interpolation_order` {order} needs images of a known height and width. "
+            f"Received: {images.shape}"
+        )
     down = tf.constant(spline.prefilter(height, order, mode), tf.float32)
     across = tf.constant(spline.prefilter(width, order, mode), tf.float32)
     filtered = tf.einsum("bhwc,jw->bhcj", tf.cast(images, tf.float32), across)
@@ -119,18 +127,18 @@ def _coefficients(images: tf.Tensor, order: int, mode: type[FillMode]) -> _Grid:
 
 
 def _neighbours(
-    point: tf.Tensor, side: int, order: int, mode: type[FillMode]
+    point: tf.Tensor, side: Side, order: int, mode: type[FillMode]
 ) -> list[tuple[tf.Tensor, tf.Tensor | None]]:
     """Returns the pixels along one axis that a point is interpolated from, with their weights."""
     if order == 0:
         nearest = tf.cast(tf.floor(point + 0.5), tf.int32)
         return [(tf.clip_by_value(nearest, 0, side - 1), None)]
     if order == 1:
-        point = tf.clip_by_value(point, 0.0, side - 1.0)
+        point = tf.clip_by_value(point, 0.0, real(side) - 1.0)
         # The last cell also serves its far border, so that both neighbours always exist.
-        first = tf.minimum(tf.cast(point, tf.int32), max(side - 2, 0))
+        first = tf.minimum(tf.cast(point, tf.int32), tf.maximum(side - 2, 0))
         fraction = (point - tf.cast(first, tf.float32))[..., None]
-        return [(first, 1.0 - fraction), (first + min(side - 1, 1), fraction)]
+        return [(first, 1.0 - fraction), (first + tf.minimum(side - 1, 1), fraction)]
     first, weights = spline.taps(point, order)
     return [
         (mode.fold(first + place, side) if side > 1 else tf.zeros_like(first), weight[..., None])

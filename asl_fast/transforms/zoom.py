@@ -10,6 +10,7 @@ from asl_fast.transforms.transform import (
     Control,
     Frame,
     Parameters,
+    Side,
     Tensor,
     Transform,
     between,
@@ -62,7 +63,7 @@ class Zoom(Transform):
         """Whether a factor other than 1 is drawn."""
         return self.limits != (1, 1)
 
-    def draw(self, units: Sequence[Tensor], height: int, width: int) -> Parameters:
+    def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws `zx` and `zy`."""
         return {"zx": between(units[0], *self.limits), "zy": between(units[1], *self.limits)}
 

@@ -233,6 +233,37 @@ def test_one_image_is_augmented_as_in_its_batch():
     assert np.stack(list(mapped.as_numpy_iterator())).shape == (4, 28, 28, 1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        OPTIONS | {"interpolation_order": 0, "fill_mode": "wrap"},
+        OPTIONS | {"fill_mode": "mirror", "quirks": True},
+        OPTIONS | {"fill_mode": "reflect", "erasing_factor": 0.5},
+        EVERYTHING | {"interpolation_order": 1, "fill_mode": "constant"},
+    ],
+)
+def test_images_of_unknown_sides_in_a_dataset(options):
+    layer = RandomAugment(**options, dtype="float32")
+    images = [IMAGES[:3, :height, :width] for height, width in ((28, 28), (20, 11), (1, 9))]
+    for shape in ([None, None, None, 1], [None, None, None, None]):
+        dataset = tf.data.Dataset.from_generator(
+            lambda: iter(images), output_signature=tf.TensorSpec(shape, tf.uint8)
+        )
+        mapped = dataset.map(lambda x: layer(x, samples=[0, 1, 2], epoch=0, training=True))
+        for given, ours in zip(images, mapped, strict=True):
+            expected = layer(given, samples=[0, 1, 2], epoch=0, training=True)
+            np.testing.assert_allclose(ours, expected, atol=2e-3)
+
+
+def test_splines_need_images_of_known_sides():
+    layer = RandomAugment(rotation_range=5, interpolation_order=3)
+    dataset = tf.data.Dataset.from_tensors(IMAGES[:3]).map(
+        lambda x: tf.ensure_shape(tf.numpy_function(lambda a: a, [x], tf.uint8), [None] * 3 + [1])
+    )
+    with pytest.raises(ValueError, match="`interpolation_order` 3 needs images of a known height"):
+        dataset.map(lambda x: layer.call(x, training=True))
+
+
 def test_several_layers_are_not_taken_for_one_that_is_traced_too_often(caplog, monkeypatch):
     compiled = tf.function
     monkeypatch.setattr(  # for speed: it is the tracing that counts
