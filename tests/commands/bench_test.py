@@ -1,0 +1,22 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("missing", ["benchmarks", "scipy"])
+@pytest.mark.parametrize("arguments", [["--quick"], ["--compare", "a.json", "b.json"]])
+def test_what_is_not_installed_is_named(asl_fast_here, monkeypatch, missing, arguments):
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, name)
+    if missing == "benchmarks":
+        paths = [path for path in sys.path if not (Path(path) / "benchmarks").is_dir()]
+        monkeypatch.setattr(sys, "path", paths)
+    else:
+        monkeypatch.setitem(sys.modules, missing, None)
+    result = asl_fast_here("bench", *arguments)
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"asl-fast: The benchmarks can't start: there is no module {missing}. They are part of "
+        "the source; in its folder, run: pip install -e '.[bench,peers]'\n"
+    )
