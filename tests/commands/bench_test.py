@@ -3,6 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from asl_fast.commands.console import output
+from benchmarks import bench
+from benchmarks.cell import Cell
+
 
 @pytest.mark.parametrize("missing", ["benchmarks", "scipy"])
 @pytest.mark.parametrize("arguments", [["--quick"], ["--compare", "a.json", "b.json"]])
@@ -20,3 +24,9 @@ def test_what_is_not_installed_is_named(asl_fast_here, monkeypatch, missing, arg
         f"asl-fast: The benchmarks can't start: there is no module {missing}. They are part of "
         "the source; in its folder, run: pip install -e '.[bench,peers]'\n"
     )
+
+
+def test_how_to_install_a_rival_is_printed_as_it_is(capsys):
+    why = "DALI is not installed: pip install -e '.[peers]'"
+    bench._show(Cell("files", {"batch": 32}, "images/s", {}, (0.0, 0.0), {"DALI": why}), output)
+    assert why in capsys.readouterr().out
