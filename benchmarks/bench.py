@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -92,7 +91,7 @@ def _show(cell: Cell, console: Console) -> None:
         )
         table.add_row(name, median, f"{low} – {high}")
     for name, why in cell.skipped.items():
-        table.add_row(name, "not measured", escape(why))
+        table.add_row(name, "not measured", why)
     console.print(table)
 
 

@@ -10,7 +10,6 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import pytest
-from rich.console import Console
 
 from asl_fast.commands import cli
 from asl_fast.training import precision
@@ -86,7 +85,6 @@ def asl_fast_here(monkeypatch, capsys):
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["asl-fast", *map(str, arguments)])
-        monkeypatch.setattr(cli, "_notes", Console(stderr=True))
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return subprocess.CompletedProcess(sys.argv, stop.value.code or 0, *capsys.readouterr())

@@ -12,7 +12,16 @@ from asl_fast.data import synthetic_hands as hands
 from asl_fast.system import quiet, storage
 from asl_fast.system.errors import InputError
 
-__all__ = ["BUILT_IN", "KNOWN_SHA256", "Dataset", "Split", "built_in", "load", "load_csv"]
+__all__ = [
+    "BUILT_IN",
+    "KNOWN_SHA256",
+    "Dataset",
+    "Split",
+    "built_in",
+    "load",
+    "load_csv",
+    "write_csv",
+]
 
 BUILT_IN = "built-in rendered hands"
 
@@ -160,6 +169,31 @@ def built_in(*, progress: Callable[[int], object] | None = None) -> Dataset:
         progress: As for `load`.
     """
     return Dataset(BUILT_IN, *(_render(split, progress) for split in ("train", "valid")))
+
+
+def write_csv(dataset: Dataset, folder: Path) -> list[Path]:
+    """Writes a data set as the two CSV files of the course.
+
+    Args:
+        dataset: Its images in memory, not records.
+        folder: Where to write sign_mnist_train.csv and sign_mnist_valid.csv; made if need be.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        InputError: The folder can't be written to.
+    """
+    from asl_fast.data import csv_table as table
+
+    storage.make_folder(folder)
+    paths = []
+    for name, split in (("train", dataset.train), ("valid", dataset.valid)):
+        path = folder / f"sign_mnist_{name}.csv"
+        with storage.replacing(path) as aside:
+            table.write(aside, split.images, split.labels)
+        paths.append(path)
+    return paths
 
 
 def _load_files(train: Path, valid: Path, damaged: str) -> Dataset:

@@ -1,5 +1,6 @@
 """Pictures: of images, of a training, of what a model gets right and wrong."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,27 +10,46 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from asl_fast.data.dataset import Split
+from asl_fast.data.records import damage_in_words
 from asl_fast.data.synthetic_hands import LETTERS
-from asl_fast.system.storage import replacing
+from asl_fast.system.errors import InputError
+from asl_fast.system.storage import make_folder, replacing
+from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.random_augment import RandomAugment
 
 __all__ = ["confusion", "curves", "mistakes", "preview", "reliability", "robustness"]
 
 
-def preview(path: Path, before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> None:
+def preview(path: Path, split: Split, augment: AugmentOptions, seed: int = 0) -> None:
     """Writes a PNG of 32 images before and after augmentation, side by side.
 
     Args:
-        path: The PNG.
-        before: (32, height, width, 1), pixels 0 to 255.
-        after: The same images augmented.
-        labels: Integers, (32,), 0 to 23.
+        path: The PNG; its folder is made if need be.
+        split: The images to draw from; of records only the first 1,024.
+        augment: What augments them.
+        seed: Int: which images, and their augmentation.
+
+    Raises:
+        InputError: The split has fewer than 32 images, or the PNG can't be written.
     """
+    if split.rows < 32:
+        raise InputError(f"{split.source} has {split.rows} rows; the picture shows 32.")
+    make_folder(path.parent)
+    images, labels = split.images, split.labels
+    if split.records is not None:
+        with damage_in_words(split.records):
+            images, labels = next(split.records.batches(1024).as_numpy_iterator())
+    samples = np.random.default_rng(seed).choice(len(labels), 32, replace=False)
+    before = images[samples]
+    layer = RandomAugment(**dataclasses.asdict(augment), seed=seed, dtype="float32")
+    after = np.asarray(layer(before, samples=samples, epoch=0, training=True))
     figure = Figure(figsize=(14, 4.4), layout="constrained")
     left, right = figure.subfigures(1, 2, wspace=0.03, squeeze=False)[0]
-    for half, title, images in ((left, "as stored", before), (right, "augmented", after)):
+    for half, title, shown in ((left, "as stored", before), (right, "augmented", after)):
         half.suptitle(title)
         axes = half.subplots(4, 8).ravel()
-        for axis, image, label in zip(axes, images, labels, strict=True):
+        for axis, image, label in zip(axes, shown, labels[samples], strict=True):
             axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
             axis.set_title(LETTERS[label], fontsize=8, pad=2)
             axis.axis("off")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from asl_fast.training.fit import TrainingClock, fit
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["stopped", "train"]
+__all__ = ["resumed", "stopped", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -311,6 +311,34 @@ def stopped(out: Path) -> dict[str, Any] | None:
             f"{path} can't be read, or is not as a run writes it ({error}). Choose another folder."
         ) from None
     return settings
+
+
+def resumed(
+    out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fills in, from the run that was stopped in a folder, the options that were not given again.
+
+    Args:
+        out: The folder of the run. Without a stopped run in it, nothing changes.
+        data: The arguments of `dataset.load` that name the data.
+        settings: Arguments of `train`, with `changes`, to which the run's are added.
+        given: The names in `data` and `settings` that were given, and stay.
+
+    Returns:
+        `data` and `settings` to resume with.
+
+    Raises:
+        InputError: The settings of the stopped run can't be read.
+    """
+    begun = stopped(out)
+    if begun is None:
+        return dict(data), dict(settings)
+    train_file, valid_file = begun["data"]
+    if not set(data) & set(given) and train_file != datasets.BUILT_IN:
+        data = dict.fromkeys(data) | {"train": train_file, "valid": valid_file}
+    remembered = {name: begun[name] for name in settings if name not in given}
+    changes = begun["changes"] | settings["changes"]
+    return dict(data), {**settings, **remembered, "changes": changes}
 
 
 def _refuse_finished(out: Path) -> None:

@@ -208,3 +208,26 @@ def test_resident_on_is_insisted_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(device, "memory", lambda: 1000)
     with pytest.raises(InputError, match="`resident` can't be True: the data take 0.1 MB"):
         train(dataset.load(folder), tmp_path / "run", resident="on", changes={})
+
+
+def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
+    settings = {"recipe": "fast", "changes": {"epochs": 9}, "augment": True, "seed": 0}
+    settings |= {"precision": "auto", "jit": "auto", "resident": "auto"}
+    settings |= {"steps_per_execution": None, "deterministic": False}
+    data = {"data": None, "train": None, "valid": None}
+    assert run.resumed(tmp_path, data, settings, given=set()) == (data, settings)
+
+    begun = settings | {"recipe": "best", "seed": 7, "augment": False, "data": ["a.csv", "b.csv"]}
+    begun["changes"] = {"epochs": 8, "batch_size": 40}
+    path = tmp_path / "checkpoints" / "settings.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(begun))
+    expected = settings | {"recipe": "best", "seed": 0, "augment": False}
+    expected["changes"] = {"epochs": 9, "batch_size": 40}
+    resumed = run.resumed(tmp_path, data, settings, given={"epochs", "seed"})
+    assert resumed == ({"data": None, "train": "a.csv", "valid": "b.csv"}, expected)
+
+    moved = data | {"data": "elsewhere"}
+    assert run.resumed(tmp_path, moved, settings, given={"data"})[0] == moved
+    path.write_text(json.dumps(begun | {"data": [dataset.BUILT_IN] * 2}))
+    assert run.resumed(tmp_path, data, settings, given=set())[0] == data

@@ -1,0 +1,129 @@
+"""What the commands print, and what they show while the user waits."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from asl_fast.system import quiet
+
+if TYPE_CHECKING:
+    from asl_fast.data.dataset import Dataset
+
+__all__ = [
+    "data_progress",
+    "facts",
+    "load_data",
+    "load_tensorflow",
+    "notes",
+    "output",
+    "quietly",
+    "say",
+    "status",
+    "warn_if_built_in",
+]
+
+# Paths and names are printed as they are: "[b]" is no markup in them, and ":cat:" no picture.
+output = Console(markup=False, emoji=False, highlight=False)
+notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+def say(text: str | Text, *, to: Console = output) -> None:
+    """Prints a line, unwrapped."""
+    to.print(text, soft_wrap=True)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Prints a table of names and values."""
+    table = Table(show_header=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    output.print(table)
+
+
+@contextlib.contextmanager
+def status(doing: str) -> Iterator[Callable[[str], None]]:
+    """Shows a spinner; yields a function that changes its text."""
+    with notes.status(Text(doing)) as spinner:
+        yield lambda text: spinner.update(Text(text))
+
+
+@contextlib.contextmanager
+def quietly(doing: str, verbose: bool = False) -> Iterator[None]:
+    """Shows a spinner and holds back what libraries write to standard error, unless `verbose`."""
+    if verbose:
+        yield
+        return
+    # The spinner writes to a duplicate of standard error, or it would be held back too.
+    with os.fdopen(os.dup(2), "w") as stderr, Console(file=stderr).status(doing), quiet.held():
+        yield
+
+
+def load_tensorflow(verbose: bool = False) -> None:
+    """Imports TensorFlow, without its messages unless `verbose`."""
+    if verbose:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        import tensorflow  # noqa: F401
+    else:
+        with quietly("Starting TensorFlow"):
+            quiet.import_tensorflow()
+
+
+def load_data(
+    data: Path | None,
+    train: Path | None,
+    valid: Path | None,
+    *,
+    damaged: str = "stop",
+    service: str = "",
+) -> "Dataset":
+    """Loads a data set, with a progress bar, and prints what it is."""
+    with data_progress() as advance:
+        from asl_fast.data import dataset as datasets
+
+        dataset = datasets.load(
+            data, train=train, valid=valid, progress=advance, damaged=damaged, service=service
+        )
+    for name, split in (("train", dataset.train), ("valid", dataset.valid)):
+        spelling = "" if split.spelling == "either" else f", {split.spelling} labels"
+        say(f"{name}: {split.source}, {split.rows:,} rows{spelling}", to=notes)
+    warn_if_built_in(dataset)
+    return dataset
+
+
+def warn_if_built_in(dataset: "Dataset") -> None:
+    """Warns that the accuracy on drawn hands means nothing for photographs."""
+    from asl_fast.data.dataset import BUILT_IN
+
+    if dataset.name == BUILT_IN:
+        warning = ("These are drawn hands, not photographs:", "bold yellow")
+        advice = (
+            " no data folder was given. The accuracy says nothing about photographs. Pass --data "
+            "FOLDER to use some."
+        )
+        say(Text.assemble(warning, advice), to=notes)
+
+
+@contextlib.contextmanager
+def data_progress() -> Iterator[Callable[[int], None]]:
+    """Shows that data is being read; yields a function that counts images rendered instead."""
+    from asl_fast.data import synthetic_hands as hands
+
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
+        task = bar.add_task("Reading the data", total=None)
+
+        def advance(images: int) -> None:
+            bar.update(
+                task,
+                description="Rendering the built-in hands (once)",
+                total=hands.TRAIN_ROWS + hands.VALID_ROWS,
+                advance=images,
+            )
+
+        yield advance

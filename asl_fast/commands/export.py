@@ -1,0 +1,90 @@
+"""`asl-fast export`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from asl_fast.commands import console, options
+
+if TYPE_CHECKING:
+    from asl_fast.inference.export import Exported
+
+__all__ = ["export"]
+
+
+def export(
+    model: options.Model,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", help="savedmodel, litert, onnx or all; repeatable.", show_default="all"
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File to write, or the SavedModel's folder; for several formats a folder for them."
+        ),
+    ] = Path("exported"),
+    int8: Annotated[
+        bool, typer.Option("--int8", help="LiteRT in int8, calibrated with training images.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    data: options.Data = None,
+    train: options.TrainFile = None,
+    valid: options.ValidFile = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Export a model to SavedModel, LiteRT or ONNX.
+
+    Each file is compared with the model on the same images, and timed.
+    """
+    console.load_tensorflow(verbose)
+    from asl_fast.data.csv_table import SIDE
+    from asl_fast.inference import export as exports
+    from asl_fast.models import saving
+
+    network = saving.load_model(model)
+    images = calibration = None
+    if getattr(network, "input_shape", None) == (None, SIDE, SIDE, 1):
+        dataset = console.load_data(data, train, valid)
+        images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
+    with console.quietly("Exporting", verbose):
+        written = exports.export(
+            network,
+            out,
+            formats or ["all"],
+            letters=saving.read_letters(model),
+            images=images,
+            calibration=calibration,
+            int8=int8,
+            force=force,
+            name="model" if model.is_dir() else model.stem,
+        )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(file) for file in written], indent=2))
+    else:
+        _show(written)
+
+
+def _show(written: "list[Exported]") -> None:
+    table = Table("", *(file.format for file in written))
+    table.add_row("precision", *(file.precision for file in written))
+    table.add_row("size", *(f"{file.bytes / 1e6:.2f} MB" for file in written))
+    table.add_row("largest difference", *(f"{file.difference:.1e}" for file in written))
+    table.add_row("same letter", *(f"{file.same:.1%}" for file in written))
+    table.add_row("an image, median", *(f"{file.median_ms:.2f} ms" for file in written))
+    table.add_row("95th percentile", *(f"{file.p95_ms:.2f} ms" for file in written))
+    table.add_row("runtime", *(file.runtime for file in written))
+    console.output.print(table)
+    first = written[0]
+    console.say(
+        f"Compared with the model on {first.images:,} images; timed on {first.runs}, one by one."
+    )
+    for file in written:
+        console.say(f"Wrote {file.path}")

@@ -1,0 +1,33 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from asl_fast.models.recipe import RECIPES
+
+__all__ = ["Data", "Json", "Model", "Recipe", "Seed", "TrainFile", "ValidFile", "Verbose"]
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with sign_mnist_train.csv and sign_mnist_valid.csv or sign_mnist_test.csv, "
+        "compressed or not, or with converted data in train/ and valid/.",
+        show_default="$ASL_FAST_DATA, or else the built-in rendered hands",
+    ),
+]
+TrainFile = Annotated[
+    Path | None, typer.Option(help="A training file instead of a folder; needs --valid.")
+]
+ValidFile = Annotated[
+    Path | None, typer.Option(help="A validation file instead of a folder; needs --train.")
+]
+Recipe = Annotated[
+    Literal[*RECIPES],  # type: ignore[valid-type]  # mypy can't know the names
+    typer.Option(help="How to augment and train."),
+]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
+Model = Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[bool, typer.Option(help="Show TensorFlow's messages.")]
