@@ -15,7 +15,7 @@ from asl_fast.data.records import damage_in_words
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
-from asl_fast.transforms.options import AugmentOptions
+from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
 __all__ = ["confusion", "curves", "mistakes", "preview", "reliability", "robustness"]
