@@ -30,12 +30,18 @@ _HOMES = {
     "subset": "generator.subset",
 }
 
+# Whoever uses one of these is about to compile.
+_COMPILING = {"ImageDataGenerator", "RandomAugment", "Standardize", "build_cnn", "fit"}
+
 __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _COMPILING:
+        # TensorFlow takes the setting before its first operation alone.
+        importlib.import_module(f"{__name__}.system.compile_cache").enable()
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from asl_fast.system import quiet
+from asl_fast.system import compile_cache, quiet
 
 if TYPE_CHECKING:
     from asl_fast.data.dataset import Dataset
@@ -67,6 +67,7 @@ def quietly(doing: str, verbose: bool = False) -> Iterator[None]:
 
 def load_tensorflow(verbose: bool = False) -> None:
     """Imports TensorFlow, without its messages unless `verbose`."""
+    compile_cache.enable()
     if verbose:
         os.environ["KERAS_BACKEND"] = "tensorflow"
         import tensorflow  # noqa: F401

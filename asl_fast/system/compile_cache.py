@@ -46,7 +46,7 @@ def reason_off() -> str | None:
     """Returns why programs are not kept, or None if they are."""
     if os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "no"):
         return f"{SWITCH} is off"
-    if _FLAG in os.environ.get("TF_XLA_FLAGS", ""):
+    if _FLAG in _foreign_flags():
         return "TF_XLA_FLAGS names a folder of its own"
     try:
         place = folder()
@@ -66,7 +66,7 @@ def enable() -> bool:
     It has an effect only before TensorFlow runs its first operation in the process. A second call
     does nothing.
     """
-    if reason_off() is not None:
+    if f"-{os.getpid()}-" in os.environ.get("TF_XLA_FLAGS", "") or reason_off() is not None:
         return False
     shared = folder()
     try:
@@ -76,8 +76,7 @@ def enable() -> bool:
     except OSError as error:
         _log.info("Compiled programs are not kept in %s: %s.", shared, error.strerror)
         return False
-    flags = os.environ.get("TF_XLA_FLAGS", "")
-    os.environ["TF_XLA_FLAGS"] = f"{flags} {_FLAG}={own}".strip()
+    os.environ["TF_XLA_FLAGS"] = f"{_foreign_flags()} {_FLAG}={own}".strip()
     atexit.register(_check_in, own, shared, known, os.getpid())
     return True
 
@@ -88,6 +87,13 @@ def size() -> int:
         return sum(entry.stat().st_size for entry in _entries(folder()))
     except (OSError, metadata.PackageNotFoundError):
         return 0
+
+
+def _foreign_flags() -> str:
+    """Returns TF_XLA_FLAGS without what a parent process set here."""
+    flags = os.environ.get("TF_XLA_FLAGS", "").split()
+    ours = f"{_FLAG}={cache_folder()}"
+    return " ".join(flag for flag in flags if not flag.startswith(ours))
 
 
 def _entries(shared: Path) -> list[Path]:

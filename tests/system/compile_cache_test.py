@@ -83,6 +83,19 @@ def test_unlike_machines_do_not_share_programs(tmp_path, monkeypatch):
             assert compile_cache.folder() != here
 
 
+def test_a_child_process_gets_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASL_FAST_CACHE", str(tmp_path))
+    parents = f"--tf_xla_persistent_cache_directory={compile_cache.folder()}/.host-1-abc"
+    monkeypatch.setenv("TF_XLA_FLAGS", f"--tf_xla_clustering_debug {parents}")
+    monkeypatch.setattr(compile_cache.atexit, "register", lambda *arguments: None)
+    assert compile_cache.enable()
+    flags = os.environ["TF_XLA_FLAGS"]
+    assert flags.startswith("--tf_xla_clustering_debug --tf_xla_persistent_cache_directory=")
+    assert parents not in flags
+    assert not compile_cache.enable()  # once a process
+    assert os.environ["TF_XLA_FLAGS"] == flags
+
+
 @pytest.mark.parametrize("largest", [250, 0])
 def test_the_oldest_entries_go_first(tmp_path, monkeypatch, largest):
     monkeypatch.setattr(compile_cache, "_LARGEST", largest)
