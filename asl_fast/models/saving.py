@@ -11,7 +11,8 @@ import keras
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import replacing
 
-# Keras finds their layers in a model's file by name, once they are imported.
+# Keras finds the layers of a saved model by name, once their modules are imported.
+from asl_fast.transforms import random_augment, standardize  # noqa: F401
 
 __all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
 
