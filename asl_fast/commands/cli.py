@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
+from asl_fast.inference.targets import TARGETS
 from asl_fast.models.recipe import DEFAULT, OPTIMIZERS, RECIPES, SCHEDULES
 from asl_fast.system import quiet
 from asl_fast.system.errors import InputError
@@ -413,12 +414,12 @@ def export(
     model: Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")],
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="savedmodel, litert, onnx or all, the default; repeatable."),
+        typer.Option("--format", help=f"{', '.join(TARGETS)} or all, the default; repeatable."),
     ] = None,
     out: Annotated[
         Path,
         typer.Option(
-            help="The file, or the SavedModel's folder; for several formats a folder for them."
+            help="The file, or the folder of a format that is one; for several a folder for them."
         ),
     ] = Path("exported"),
     int8: Annotated[
@@ -431,7 +432,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Export a saved model to SavedModel, LiteRT or ONNX, and compare each file with it."""
+    """Export a saved model to other runtimes, and compare each file with it."""
     _load_tensorflow(verbose)
     from asl_fast.data.csv_table import SIDE
     from asl_fast.inference import export as exports
