@@ -11,6 +11,7 @@ from asl_fast import RandomAugment, Standardize, build_cnn
 from asl_fast.commands import cli
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import export as exports
+from asl_fast.inference import target_openvino
 from asl_fast.inference.export import export
 from asl_fast.inference.targets import TARGETS
 from asl_fast.models import saving
@@ -58,6 +59,7 @@ LABELS = {
     "savedmodel": lambda path: (path / "assets.extra" / "labels.txt").read_text(),
     "litert": lambda path: zipfile.ZipFile(path).read("labels.txt").decode(),
     "onnx": lambda path: onnx_metadata(path)["letters"],
+    "openvino": lambda path: (path / "labels.txt").read_text(),
 }
 
 
@@ -93,6 +95,14 @@ def test_a_file_computes_what_the_model_does_and_holds_the_letters(name, images,
     files = [file for file in [path, *path.rglob("*")] if file.is_file()]
     assert one.bytes == sum(file.stat().st_size for file in files)
     assert LABELS[name](path) == "\n".join(LETTERS) + "\n"
+
+
+def test_openvino_does_not_report_to_intel():
+    skip_without_packages(TARGETS["openvino"])
+    target_openvino._import_openvino()
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
 
 def test_all_leaves_out_formats_whose_packages_are_missing(tmp_path, monkeypatch, caplog):
