@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast.inference.target import Exportable, Target
+from asl_fast.inference.target import Exportable, Run, Target
 from asl_fast.inference.targets import TARGETS
 from asl_fast.models.network import pixel_divisor
 from asl_fast.system import storage
@@ -324,15 +324,13 @@ def _compare(
     )
 
 
-def _in_batches(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+def _in_batches(run: Run, images: np.ndarray) -> np.ndarray:
     return np.concatenate(
         [run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
     )
 
 
-def _one_by_one(
-    run: Callable[[np.ndarray], np.ndarray], images: np.ndarray
-) -> tuple[np.ndarray, list[float]]:
+def _one_by_one(run: Run, images: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """Returns the outputs of up to `_TIMED` images, and the seconds that each took."""
     run(images[:1])  # the runtime prepares for the shape
     outputs, seconds = [], []

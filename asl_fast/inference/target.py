@@ -3,11 +3,15 @@
 import abc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-__all__ = ["Exportable", "Target"]
+__all__ = ["Exportable", "Run", "Target"]
+
+# From inputs (n, …) to outputs (n, k).
+Run = Callable[["np.ndarray"], "np.ndarray"]
 
 
 class Exportable(NamedTuple):
@@ -23,14 +27,14 @@ class Exportable(NamedTuple):
     model: Any
     signature: list[Any]
     labels: str | None
-    calibration: np.ndarray | None
+    calibration: "np.ndarray | None"
 
 
 class Target(abc.ABC):
     """A file format, and the runtime in which its files are compared with the model and timed.
 
-    The command line lists the targets in its help, so a target imports TensorFlow and its own
-    packages inside its methods only.
+    The command line lists the targets in its help, so a target imports NumPy, TensorFlow and its
+    own packages inside its methods only.
 
     Attributes:
         name: The format's name for `--format`.
@@ -54,5 +58,5 @@ class Target(abc.ABC):
         """
 
     @abc.abstractmethod
-    def load(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
-        """Returns a function from inputs (n, …) to outputs (n, k) that runs on the CPU."""
+    def load(self, path: Path) -> Run:
+        """Returns a function that runs the file in the target's runtime, on the CPU."""

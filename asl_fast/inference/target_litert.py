@@ -1,18 +1,16 @@
 """LiteRT (TensorFlow Lite), in float32 or int8."""
 
 import itertools
+import math
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from asl_fast.inference.target import Exportable, Target
+from asl_fast.inference.target import Exportable, Run, Target
 
 __all__ = ["LiteRT"]
 
-_CALIBRATION = 200  # images
+_CALIBRATION = 200  # images, at most
 
 
 class LiteRT(Target):
@@ -36,10 +34,10 @@ class LiteRT(Target):
         options: dict[str, Any] = {}
         if (images := source.calibration) is not None:
             kernels = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-            rows = np.linspace(0, len(images) - 1, min(_CALIBRATION, len(images)), dtype=int)
+            chosen = images[:: math.ceil(len(images) / _CALIBRATION)]
             model = _equalize(model)
             options["optimizations"] = [tf.lite.Optimize.DEFAULT]
-            options["representative_dataset"] = lambda: ([images[[row]]] for row in rows)
+            options["representative_dataset"] = lambda: ([image[None]] for image in chosen)
         model.export(
             path,
             format="litert",
@@ -52,14 +50,14 @@ class LiteRT(Target):
             with zipfile.ZipFile(path, "a") as archive:
                 archive.writestr("labels.txt", source.labels)
 
-    def load(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    def load(self, path: Path) -> Run:
         """As `Target.load`."""
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(path))
         runner = interpreter.get_signature_runner()
 
-        def run(images: np.ndarray) -> np.ndarray:
+        def run(images: Any) -> Any:
             (output,) = runner(images=images).values()
             return output
 

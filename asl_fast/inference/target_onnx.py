@@ -1,11 +1,8 @@
 """ONNX, for ONNX Runtime."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from asl_fast.inference.target import Exportable, Target
+from asl_fast.inference.target import Exportable, Run, Target
 
 __all__ = ["ONNX"]
 
@@ -27,7 +24,7 @@ class ONNX(Target):
             onnx.helper.set_model_props(written, {"letters": source.labels})
             onnx.save(written, path)
 
-    def load(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    def load(self, path: Path) -> Run:
         """As `Target.load`."""
         import onnxruntime
 

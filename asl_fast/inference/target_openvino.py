@@ -2,13 +2,10 @@
 
 import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from asl_fast.inference.target import Exportable, Target
+from asl_fast.inference.target import Exportable, Run, Target
 
 __all__ = ["OpenVINO"]
 
@@ -33,7 +30,7 @@ class OpenVINO(Target):
         if source.labels is not None:
             (path / "labels.txt").write_text(source.labels, encoding="utf-8")
 
-    def load(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    def load(self, path: Path) -> Run:
         """As `Target.load`; in float32, since OpenVINO prefers bfloat16 on CPUs that have it."""
         options = {"INFERENCE_PRECISION_HINT": "f32"}
         model = _import_openvino().Core().compile_model(path / "model.xml", "CPU", options)

@@ -1,11 +1,9 @@
 """TensorFlow's SavedModel."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from asl_fast.inference.target import Exportable, Target
+from asl_fast.inference.target import Exportable, Run, Target
 
 __all__ = ["SavedModel"]
 
@@ -27,14 +25,14 @@ class SavedModel(Target):
             (path / "assets.extra").mkdir()
             (path / "assets.extra" / "labels.txt").write_text(source.labels, encoding="utf-8")
 
-    def load(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    def load(self, path: Path) -> Run:
         """As `Target.load`."""
         import tensorflow as tf
 
         with tf.device("/CPU:0"):
             loaded = tf.saved_model.load(str(path))
 
-        def run(images: np.ndarray) -> np.ndarray:
+        def run(images: Any) -> Any:
             # Looked up at each call: the signature alone does not keep the variables alive.
             serve = loaded.signatures["serving_default"]
             with tf.device("/CPU:0"):
