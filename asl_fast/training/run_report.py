@@ -23,7 +23,7 @@ from asl_fast.inference.evaluation import count, load_model, measure, predict, w
 from asl_fast.models.recipe import Recipe
 from asl_fast.system import device, storage
 from asl_fast.system.errors import InputError
-from asl_fast.training import diagnosis as doctor
+from asl_fast.training import diagnosis
 from asl_fast.transforms.options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
@@ -315,13 +315,13 @@ def _time_step(model: Any, recipe: Recipe) -> dict[str, Any]:
     """Measures how long the network waits for augmentation in a step on this machine."""
     # A batch that fitted the memory of the run's machine need not fit here.
     recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, _BATCH))
-    microseconds = doctor.microseconds_an_image(model, recipe)
+    microseconds = diagnosis.microseconds_an_image(model, recipe)
     return {
         **microseconds,
         "share": microseconds["augmentation"] / sum(microseconds.values()),
         "batch_size": recipe.batch_size,
         "device": device.describe(),
-        "turns": doctor.TURNS,
+        "turns": diagnosis.TURNS,
     }
 
 

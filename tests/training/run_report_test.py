@@ -11,7 +11,7 @@ from asl_fast.commands import cli
 from asl_fast.data import dataset
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import evaluation
-from asl_fast.training import diagnosis as doctor
+from asl_fast.training import diagnosis
 from asl_fast.training import run
 from asl_fast.training import run_report as report
 from tests.pages import visit
@@ -43,7 +43,7 @@ def folder(home, tmp_path):
 def unmeasured(monkeypatch):
     """Spares the steps that the page measures."""
     monkeypatch.setattr(
-        doctor, "microseconds_an_image", lambda *_: {"augmentation": 1.0, "network": 99.0}
+        diagnosis, "microseconds_an_image", lambda *_: {"augmentation": 1.0, "network": 99.0}
     )
 
 
