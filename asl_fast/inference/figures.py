@@ -33,9 +33,7 @@ def preview(path: Path, before: np.ndarray, after: np.ndarray, labels: np.ndarra
         half.suptitle(title)
         axes = half.subplots(4, 8).ravel()
         for axis, image, label in zip(axes, images, labels, strict=True):
-            axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-            axis.set_title(LETTERS[label], fontsize=8, pad=2)
-            axis.axis("off")
+            _show(axis, image, LETTERS[label])
     _save(figure, path)
 
 
@@ -141,8 +139,7 @@ def mistakes(
     for axis, image, label, predicted, share in zip(
         axes, images, labels, predictions, probabilities, strict=False
     ):
-        axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{LETTERS[label]} → {LETTERS[predicted]} {share:.0%}", fontsize=9, pad=3)
+        _show(axis, image, f"{LETTERS[label]} → {LETTERS[predicted]} {share:.0%}")
     _save(figure, path)
 
 
@@ -187,6 +184,12 @@ def robustness(path: Path, accuracy: float, moved: Mapping[str, Mapping[str, flo
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy")
     _save(figure, path)
+
+
+def _show(axes: Axes, image: np.ndarray, title: str) -> None:
+    axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=8, pad=3)
+    axes.axis("off")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -149,18 +149,17 @@ def _read_metrics(run: Path) -> dict[str, Any]:
     if not isinstance(metrics, dict):
         raise InputError(f"{path} is damaged: it must hold an object.")
     for name in _NUMBERS:
-        value = metrics.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        value: Any = metrics.get(name)
+        if type(value) not in (int, float) or value < 0:
             raise InputError(f"{path} is damaged: {name} must be a number, not {value!r}.")
-    dataset = metrics.get("dataset")
-    objects = {"recipe": metrics.get("recipe"), "versions": metrics.get("versions")}
-    for name in ("train", "valid"):
-        objects[f"dataset.{name}"] = dataset.get(name) if isinstance(dataset, dict) else None
+    splits = metrics["dataset"] if isinstance(metrics.get("dataset"), dict) else {}
+    objects = {f"dataset.{name}": splits.get(name) for name in ("train", "valid")}
+    objects |= {name: metrics.get(name) for name in ("recipe", "versions")}
     for name, value in objects.items():
         if not isinstance(value, dict):
             raise InputError(f"{path} is damaged: {name} must be an object, not {value!r}.")
     seed = metrics.get("seed")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if type(seed) is not int or not 0 <= seed < 2**32:
         raise InputError(f"{path} is damaged: seed must be in [0, 2**32), not {seed!r}.")
     return metrics
 
@@ -262,7 +261,6 @@ def _confusion(counts: np.ndarray) -> dict[str, Any]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
     worst = [divmod(int(cell), len(LETTERS)) for cell in order if wrong.flat[cell]]
     return {
-        "letters": LETTERS,
         "rows": [
             (
                 letter,

@@ -27,7 +27,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A network that is sure of what it sees, and whose channels differ much in their scale."""
+    """A confident network whose channels have very different scales."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -126,8 +126,8 @@ def test_layers_and_weights_become_float32(policy):
     plain = exports._in_float32(model)
     assert {layer.compute_dtype for layer in plain._flatten_layers()} == {"float32"}
     assert {weight.dtype for weight in plain.weights} == {"float32"}
-    for mine, theirs in zip(plain.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for weight, original in zip(plain.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, original)
 
 
 def test_augmentation_does_nothing_in_an_exported_file(images, tmp_path):
@@ -148,7 +148,7 @@ def test_augmentation_does_nothing_in_an_exported_file(images, tmp_path):
 
 
 class Shaky(keras.layers.Layer):
-    """Random in training and out of it."""
+    """Random in training and at inference."""
 
     def __init__(self):
         super().__init__()
@@ -158,7 +158,7 @@ class Shaky(keras.layers.Layer):
         return pixels + keras.random.normal(keras.ops.shape(pixels), seed=self.seed_generator)
 
 
-def test_a_model_that_is_random_at_inference_is_refused(images, tmp_path):
+def test_a_model_that_is_random_at_inference_is_rejected(images, tmp_path):
     layers = keras.layers
     model = keras.Sequential(
         [keras.Input((28, 28, 1)), Shaky(), layers.Flatten(), layers.Dense(24, "softmax")]
@@ -168,7 +168,7 @@ def test_a_model_that_is_random_at_inference_is_refused(images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_is_small_and_names_the_same_letters(trained, images, tmp_path):
+def test_int8_is_small_and_agrees_with_the_model(trained, images, tmp_path):
     sizes = {}
     for int8 in (False, True):
         (one,) = export(
@@ -188,27 +188,27 @@ def test_int8_is_small_and_names_the_same_letters(trained, images, tmp_path):
     assert sizes["int8"] < sizes["float32"] / 3
 
 
-def one_off(error):
+def shift_one(error):
     def change(outputs):
         outputs[-1, 0] += error
 
     return change
 
 
-def other_letters(outputs):
+def change_letters(outputs):
     outputs[:] = np.roll(outputs, 1, axis=1)
 
 
 @pytest.mark.parametrize(
     ("change", "formats", "int8", "message"),
     [
-        (one_off(2e-4), ["onnx", "litert"], False, "by up to 0.0002"),
-        (one_off(np.nan), ["litert"], False, "nan"),
-        (one_off(0.9), ["litert"], True, "Allowed are 0.4 and 98%"),
-        (other_letters, ["litert"], True, "and [0-9.]+% have the same letter"),
+        (shift_one(2e-4), ["onnx", "litert"], False, "by up to 0.0002"),
+        (shift_one(np.nan), ["litert"], False, "nan"),
+        (shift_one(0.9), ["litert"], True, "Allowed are 0.4 and 98%"),
+        (change_letters, ["litert"], True, "and [0-9.]+% have the same letter"),
     ],
 )
-def test_a_file_that_says_something_else_is_not_left(
+def test_a_file_with_other_outputs_is_not_left_behind(
     trained, images, tmp_path, monkeypatch, change, formats, int8, message
 ):
     load = TARGETS["litert"].load
@@ -224,10 +224,10 @@ def test_a_file_that_says_something_else_is_not_left(
         return run_changed
 
     monkeypatch.setattr(TARGETS["litert"], "load", load_changed)
-    if change is other_letters:  # which differ by more, too
+    if change is change_letters:  # otherwise the difference is refused first
         monkeypatch.setattr(exports, "INT8_BOUND", 1.0)
-    before = tmp_path / f"model{'.int8' if int8 else ''}{TARGETS[formats[0]].suffix}"
-    before.write_text("the former one")
+    former = tmp_path / f"model{'.int8' if int8 else ''}{TARGETS[formats[0]].suffix}"
+    former.write_text("former model")
     with pytest.raises(InputError, match=message):
         export(
             trained,
@@ -238,23 +238,23 @@ def test_a_file_that_says_something_else_is_not_left(
             int8=int8,
             force=True,
         )
-    assert list(tmp_path.iterdir()) == [before]
-    assert before.read_text() == "the former one"
+    assert list(tmp_path.iterdir()) == [former]
+    assert former.read_text() == "former model"
 
 
 def test_pixels_are_scaled_as_the_model_expects(images, tmp_path, monkeypatch):
-    load, given = TARGETS["savedmodel"].load, []
+    load, brightest = TARGETS["savedmodel"].load, []
 
     def watch(path):
         run = load(path)
-        return lambda images: given.append(images.max()) or run(images)
+        return lambda images: brightest.append(images.max()) or run(images)
 
     monkeypatch.setattr(TARGETS["savedmodel"], "load", watch)
     scaling, dense = keras.layers.Rescaling(1 / 255), keras.layers.Dense(24)
     export(model_of(dense, shape=(28, 28, 1)), tmp_path / "a", images=images)
-    assert max(given) == pytest.approx(images.max() / 255)
+    assert max(brightest) == pytest.approx(images.max() / 255)
     export(model_of(scaling, dense, shape=(28, 28, 1)), tmp_path / "b", images=images)
-    assert max(given) == images.max()
+    assert max(brightest) == images.max()
 
 
 def model_of(*layers, shape=(2, 3)):
@@ -271,7 +271,7 @@ def test_other_shapes_are_compared_on_random_images(tmp_path):
     np.testing.assert_allclose(run(pixels), np.tile(pixels.sum((1, 2, 3)), (4, 1)).T, rtol=1e-5)
 
 
-def test_an_export_is_replaced_only_if_asked_to(tmp_path):
+def test_an_export_is_replaced_only_with_force(tmp_path):
     first, second = (model_of(keras.layers.Dense(2, name=name)) for name in ("first", "second"))
     out = tmp_path / "out"
     export(first, out)
@@ -309,7 +309,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes_are_named_and_leave_nothing(tmp_path, monkeypatch, changes, message):
+def test_mistakes_are_explained_and_leave_no_files(tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     arguments = {"out": "out"} | changes
@@ -320,7 +320,7 @@ def test_mistakes_are_named_and_leave_nothing(tmp_path, monkeypatch, changes, me
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_models_that_no_file_can_hold_are_named(tmp_path):
+def test_models_that_cannot_be_exported_are_rejected(tmp_path):
     layers = keras.layers
     two = keras.Input((2,)), keras.Input((2,))
     several = keras.Model(two, layers.add(two))
@@ -333,7 +333,7 @@ def test_models_that_no_file_can_hold_are_named(tmp_path):
 
 
 class Determinant(keras.layers.Layer):
-    """Needs an operation that LiteRT has not."""
+    """Needs an operation that LiteRT lacks."""
 
     def call(self, matrices):
         return keras.ops.det(matrices)[:, None]
@@ -345,18 +345,18 @@ def test_the_command_prints_a_table_or_json(trained, folder, tmp_path):
     out = "--out", tmp_path / "out", "--json"
     process = forked.start(tmp_path / "log", forked.command_line, *command, *out)
     process.join()
-    # Two lines say what was read; of the converters' own there are none.
+    # The command's two lines about the data, and nothing from the converters.
     train, valid, *rest = (tmp_path / "log").read_text().splitlines()
     assert (process.exitcode, train[:6], valid[:6]) == (0, "train:", "valid:"), rest
-    (told,) = json.loads("\n".join(rest))
-    assert told["path"] == str(tmp_path / "out" / "hands.tflite")
-    assert (told["images"], told["precision"]) == (48, "float32")
-    text = zipfile.ZipFile(told["path"]).read("labels.txt").decode()
+    (exported,) = json.loads("\n".join(rest))
+    assert exported["path"] == str(tmp_path / "out" / "hands.tflite")
+    assert (exported["images"], exported["precision"]) == (48, "float32")
+    text = zipfile.ZipFile(exported["path"]).read("labels.txt").decode()
     assert text.split() == list(LETTERS)
 
-    shown = CliRunner().invoke(
+    result = CliRunner().invoke(
         cli.app, [*map(str, command), "--out", str(tmp_path / "one.tflite"), "--verbose"]
     )
-    assert shown.exit_code == 0, shown.output
+    assert result.exit_code == 0, result.output
     for words in ("litert", "0.15 MB", "largest difference", "100.0%", "one.tflite"):
-        assert words in shown.output
+        assert words in result.output

@@ -11,8 +11,7 @@ from asl_fast.commands import cli
 from asl_fast.data import dataset
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import evaluation
-from asl_fast.training import diagnosis
-from asl_fast.training import run
+from asl_fast.training import diagnosis, run
 from asl_fast.training import run_report as report
 from tests.pages import visit
 from tests.samples import blobs, write_csv
