@@ -7,7 +7,6 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,9 @@ def export(
             outputs differ from the model's by more than `BOUND` (times the largest output, if that
             exceeds 1), or `INT8_BOUND` and `INT8_SAME`.
     """
-    targets = _choose([formats] if isinstance(formats, str) else formats, int8)
-    places = _places(Path(out), targets, name, int8)
+    names = [formats] if isinstance(formats, str) else list(dict.fromkeys(formats))
+    targets = _choose(names, int8)
+    places = _places(Path(out), targets, name, int8, several=names == ["all"] or len(names) > 1)
     for target, place in zip(targets, places, strict=True):
         _check_place(place, target, force)
     shape, dtype = _input(model)
@@ -149,7 +149,7 @@ def _choose(formats: Sequence[str], int8: bool) -> list[Target]:
         raise InputError(
             f"The formats are {', '.join(TARGETS)} and all. Received: {', '.join(formats) or None}."
         )
-    chosen = list(TARGETS if "all" in formats else dict.fromkeys(formats))
+    chosen = TARGETS if "all" in formats else formats
     missing = {name: packages for name in chosen if (packages := _missing(TARGETS[name]))}
     if missing:
         what = "; ".join(f"{name} needs {' and '.join(missing[name])}" for name in missing)
@@ -165,16 +165,18 @@ def _choose(formats: Sequence[str], int8: bool) -> list[Target]:
 
 
 def _missing(target: Target) -> list[str]:
-    return [
-        package
-        for package in target.packages
-        if importlib.util.find_spec(package.replace("-", "_")) is None
-    ]
+    return [name for name in target.packages if importlib.util.find_spec(_module(name)) is None]
 
 
-def _places(out: Path, targets: Sequence[Target], name: str, int8: bool) -> list[Path]:
+def _module(package: str) -> str:
+    return package.replace("-", "_")
+
+
+def _places(
+    out: Path, targets: Sequence[Target], name: str, int8: bool, several: bool
+) -> list[Path]:
     """Returns the path of each target's file."""
-    if len(targets) == 1 and (targets[0].marker or out.suffix == targets[0].suffix):
+    if not several and (targets[0].marker or out.suffix == targets[0].suffix):
         return [out]
     if out.suffix in (target.suffix for target in TARGETS.values()):
         raise InputError(
@@ -308,12 +310,14 @@ def _compare(
             f"letter. Allowed are {bound:.2g}{least}."
         )
     runtime = target.packages[-1]
+    # From the module, as the distribution may be another one, such as onnxruntime-gpu.
+    version = importlib.import_module(_module(runtime)).__version__.partition("-")[0]
     files = path.rglob("*") if target.marker else [path]
     return Exported(
         format=target.name,
         precision="int8" if int8 else "float32",
         path=str(path),
-        runtime=f"{runtime} {metadata.version(runtime)}",
+        runtime=f"{runtime} {version}",
         bytes=sum(file.stat().st_size for file in files if file.is_file()),
         images=len(images),
         difference=difference,
