@@ -24,6 +24,7 @@ _HOMES = {
     "Recipe": "models.recipe",
     "Standardize": "transforms.standardize",
     "build_cnn": "models.network",
+    "export": "inference.export",
     "fit": "training.fit",
     "load_csv": "data.dataset",
     "release_memory": "training.memory",

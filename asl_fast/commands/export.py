@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from asl_fast.commands import console, options
+from asl_fast.inference.targets import TARGETS
 
 if TYPE_CHECKING:
     from asl_fast.inference.export import Exported
@@ -21,13 +22,13 @@ def export(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="savedmodel, litert, onnx or all; repeatable.", show_default="all"
+            "--format", help=f"{', '.join(TARGETS)} or all; repeatable.", show_default="all"
         ),
     ] = None,
     out: Annotated[
         Path,
         typer.Option(
-            help="File to write, or the SavedModel's folder; for several formats a folder for them."
+            help="File to write, or folder for a format that is one; for several, their folder."
         ),
     ] = Path("exported"),
     int8: Annotated[
@@ -40,7 +41,7 @@ def export(
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Export a model to SavedModel, LiteRT or ONNX.
+    """Export a model to other runtimes, and compare each file.
 
     Each file is compared with the model on the same images, and timed.
     """

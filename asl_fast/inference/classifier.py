@@ -1,4 +1,4 @@
-"""A trained model that names the letters in photographs."""
+"""A trained model that classifies the letters in photographs."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,13 +22,12 @@ _TOP = 3
 
 
 class Prediction(NamedTuple):
-    """What a model takes an image for.
+    """The classification of one image.
 
     Attributes:
         letter: The most probable letter.
-        probability: Float in [0, 1], its.
-        top: The three most probable letters (fewer if the model knows fewer), each with its
-            probability.
+        probability: Float in [0, 1], of that letter.
+        top: Up to three letters with their probabilities, the most probable first.
     """
 
     letter: str
@@ -37,49 +36,46 @@ class Prediction(NamedTuple):
 
 
 class Classifier:
-    """Names the letter in images of any size and colour.
+    """Classifies the letter in images of any size and colour.
 
     Args:
-        model: Takes floats in [0, 1], or pixels of 0 to 255 if it scales them itself
-            (`network.pixel_divisor`), (n, height, width, 1 or 3); gives probabilities (n, k).
-        letters: The k letters that the outputs stand for, in their order.
-        name: What messages call the model.
+        model: From (n, height, width, 1 or 3) to probabilities (n, k). Inputs are floats in
+            [0, 1], or in [0, 255] if the model scales them itself (`network.pixel_divisor`).
+        letters: The k different letters of the outputs, in their order.
+        name: The model's name in messages.
 
     Raises:
-        InputError: The model is not of that shape, or the letters are not as many as its outputs
-            or not different.
+        InputError: The model has other shapes, or the letters don't match its outputs.
     """
 
     def __init__(self, model: keras.Model, letters: Sequence[str], name: str = "The model") -> None:
-        taken: Any = getattr(model, "input_shape", None)
-        given: Any = getattr(model, "output_shape", None)
-        if not (_is_shape(taken, 4) and taken[3] in (1, 3) and _is_shape(given, 2)):
+        inputs: Any = getattr(model, "input_shape", None)
+        outputs: Any = getattr(model, "output_shape", None)
+        if not (_is_fixed(inputs, 4) and inputs[3] in (1, 3) and _is_fixed(outputs, 2)):
             raise InputError(
-                f"{name} takes {taken} and gives {given}; needed are images (None, height, width, "
-                "1 or 3) and a probability a letter (None, letters)."
+                f"{name} takes {inputs} and outputs {outputs}. A classifier takes images "
+                "(None, height, width, 1 or 3) and outputs probabilities (None, letters)."
             )
-        if len(letters) != given[1] or len(set(letters)) != len(letters):
+        if len(letters) != outputs[1] or len(set(letters)) != len(letters):
             raise InputError(
-                f"{name} has {given[1]} outputs, so it takes as many different letters. "
+                f"{name} has {outputs[1]} outputs and needs as many different letters. "
                 f"Received {len(letters)}: {' '.join(letters)}"
             )
         self._model, self._name = model, name
-        self._height, self._width, self._channels = taken[1:]
+        self._height, self._width, self._channels = inputs[1:]
         self._letters = tuple(letters)
         self._divisor = np.float32(network.pixel_divisor(model))
 
     @classmethod
     def load(cls, path: str | Path, letters: Sequence[str] | None = None) -> Self:
-        """Loads one from a model's file.
+        """Loads a classifier from a model file.
 
         Args:
-            path: A `.keras` file, or the folder of a run.
-            letters: In place of those that the file holds. Files that `asl-fast train` wrote hold
-                them; others do not.
+            path: A `.keras` or HDF5 file, or the folder of a run.
+            letters: Replaces the letters in the file. Only files from `asl-fast train` hold them.
 
         Raises:
-            InputError: As the constructor's; or there is no model, it can't be read, or nobody
-                says its letters.
+            InputError: As for the constructor; or the model can't be loaded, or has no letters.
         """
         path = Path(path)
         model = saving.load_model(path)
@@ -87,9 +83,8 @@ class Classifier:
             letters = saving.read_letters(path)
         if letters is None:
             raise InputError(
-                f"{path} doesn't say which letters its outputs stand for. Give them in the order "
-                "of the outputs (--letters, or letters=); the course's are "
-                "ABCDEFGHIKLMNOPQRSTUVWXY."
+                f"{path} does not hold the letters of its outputs. Give them in the order of the "
+                "outputs (--letters, or letters=); the course's are ABCDEFGHIKLMNOPQRSTUVWXY."
             )
         return cls(model, letters, str(path))
 
@@ -100,26 +95,26 @@ class Classifier:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """What the outputs stand for."""
+        """The letters of the outputs, in their order."""
         return self._letters
 
     def prepare(self, image: Any) -> np.ndarray:
-        """Returns what the model sees of an image: uint8, (height, width, channels).
+        """Returns an image as the model sees it: uint8 (height, width, channels).
 
         Args:
-            image: As `photograph.read` takes it.
+            image: Anything that `photograph.read` accepts.
         """
         return self._read(image, "The image").pixels
 
     def predict(self, images: Iterable[Any]) -> list[Prediction]:
-        """Names the letters in images.
+        """Classifies images.
 
         Args:
-            images: Each as `photograph.read` takes it: paths, Pillow images, arrays of uint8. A
-                single path or Pillow image may stand alone.
+            images: Paths, Pillow images or uint8 arrays, as `photograph.read` accepts them; or a
+                single path or Pillow image.
 
         Raises:
-            InputError: One can't be read; says which.
+            InputError: An image can't be read.
         """
         if isinstance(images, (str, bytes, Path, Image.Image)):
             images = [images]
@@ -127,22 +122,22 @@ class Classifier:
             self._read(image, _name(image, f"Image {number}")).pixels
             for number, image in enumerate(images)
         ]
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(pixels), _BATCH):
-            found += self._name_letters(np.stack(pixels[start : start + _BATCH]))
-        return found
+            predictions += self._classify(np.stack(pixels[start : start + _BATCH]))
+        return predictions
 
     def predict_files(
         self, files: Sequence[str | Path | bytes]
     ) -> Iterator[tuple[Prediction | InputError, str]]:
-        """Names the letters in files, which are read side by side and ahead of the model.
+        """Classifies image files, which are read in parallel and ahead of the model.
 
         Args:
             files: Paths, or contents.
 
         Yields:
-            For each file, in order: what it was taken for, or what is wrong with it; and what the
-            user should know of it, or "".
+            For each file, in order: its prediction or the error that occurred, and a note for the
+            user or "".
         """
         shape = self._height, self._width, self._channels
 
@@ -154,42 +149,42 @@ class Classifier:
                 return np.zeros(shape, np.uint8), os.fsencode(str(error)), b""
             return pixels, b"", os.fsencode(note)
 
-        def one(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # Pillow, as TensorFlow knows neither WebP nor a camera's rotation.
-            pixels, wrong, note = tf.numpy_function(
+        def load_in_graph(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            # With Pillow, since TensorFlow handles neither WebP nor a camera's orientation.
+            pixels, error, note = tf.numpy_function(
                 load, [number], (tf.uint8, tf.string, tf.string), stateful=False
             )
-            return tf.ensure_shape(pixels, shape), wrong, note
+            return tf.ensure_shape(pixels, shape), error, note
 
         batches = without_autotuning(
             tf.data.Dataset.range(len(files))
-            .map(one, num_parallel_calls=tf.data.AUTOTUNE)
+            .map(load_in_graph, num_parallel_calls=tf.data.AUTOTUNE)
             .batch(_BATCH)
             .prefetch(2)
         )
-        for pixels, wrong, notes in batches.as_numpy_iterator():
-            predictions = self._name_letters(pixels)
-            for prediction, error, note in zip(predictions, wrong, notes, strict=True):
+        for pixels, errors, notes in batches.as_numpy_iterator():
+            predictions = self._classify(pixels)
+            for prediction, error, note in zip(predictions, errors, notes, strict=True):
                 yield (InputError(os.fsdecode(error)) if error else prediction), os.fsdecode(note)
 
     def _read(self, image: Any, name: str) -> photograph.Photograph:
         return photograph.read(image, self._height, self._width, self._channels, name=name)
 
-    def _name_letters(self, pixels: np.ndarray) -> list[Prediction]:
-        # Padded, so that Keras traces one shape only.
+    def _classify(self, pixels: np.ndarray) -> list[Prediction]:
+        # Padded, so that Keras traces a single shape.
         padded = np.zeros((_BATCH, *pixels.shape[1:]), np.float32)
         padded[: len(pixels)] = pixels / self._divisor
         rows = self._model.predict_on_batch(padded)[: len(pixels)]
         network.check_probabilities(rows, self._name)
         best = np.argsort(-rows, axis=1, kind="stable")[:, :_TOP]
-        found = []
+        predictions = []
         for row, order in zip(rows, best.tolist(), strict=True):
-            top = [(self._letters[place], float(row[place])) for place in order]
-            found.append(Prediction(*top[0], top))
-        return found
+            top = [(self._letters[output], float(row[output])) for output in order]
+            predictions.append(Prediction(*top[0], top))
+        return predictions
 
 
-def _is_shape(shape: Any, rank: int) -> bool:
+def _is_fixed(shape: Any, rank: int) -> bool:
     return isinstance(shape, tuple) and len(shape) == rank and None not in shape[1:]
 
 

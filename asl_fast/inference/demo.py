@@ -1,4 +1,4 @@
-"""A page to try a model in the browser: name a picture's letter, and see the augmentation."""
+"""A web page to try a model: classify a picture, and see the augmentation."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from asl_fast.transforms.transform import Control
 __all__ = ["build", "serve"]
 
 _UPLOAD_BYTES = 10 << 20
-_SIDE = 4  # of the grid of draws
+_SIDE = 4  # images in each row and column of the grid of draws
 _SHOWN = 480  # pixels
 
 
@@ -47,18 +47,18 @@ def serve(
     port: int = 7860,
     ready: Callable[[str], object] = lambda url: None,
 ) -> None:
-    """Serves the page until Ctrl-C or SIGTERM; uploaded pictures are deleted then.
+    """Serves the page until Ctrl-C or SIGTERM, then deletes uploaded pictures.
 
     Args:
-        classifier: What names the pictures.
-        host: The address to listen at; "0.0.0.0" lets other machines in.
-        port: Int.
-        ready: Is told the page's URL once it can be opened.
+        classifier: Classifies the pictures.
+        host: The address to listen on; "0.0.0.0" admits other machines.
+        port: The TCP port.
+        ready: Called with the page's URL once it can be opened.
 
     Raises:
-        InputError: Gradio is not installed, or host and port can't be had.
+        InputError: Gradio is not installed, or host and port are not available.
     """
-    gradio = _gradio()
+    gradio = _import_gradio()
     _check_free(host, port)
     with tempfile.TemporaryDirectory(prefix="asl-fast-demo-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -76,7 +76,7 @@ def serve(
             enable_monitoring=False,
             footer_links=[],
             max_file_size=_UPLOAD_BYTES,
-            # Fonts of the system: Gradio's own would be fetched.
+            # System fonts, since Gradio's would be fetched from the network.
             theme=gradio.themes.Base(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
             ),
@@ -87,7 +87,7 @@ def serve(
             signal.signal(number, lambda *_: stop.set())
         ready(page.local_url)
         stop.wait()
-        # Otherwise it would wait for open pages to go away, and then complain of them.
+        # Otherwise it would wait for open pages to close, and log errors about them.
         page.server.force_exit = True
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         page.close(verbose=False)
@@ -97,14 +97,14 @@ def build(classifier: Classifier) -> Any:
     """Returns the page, a `gradio.Blocks`.
 
     Args:
-        classifier: What names the pictures.
+        classifier: Classifies the pictures.
 
     Raises:
         InputError: Gradio is not installed.
     """
-    gr = _gradio()
+    gr = _import_gradio()
 
-    def chosen(height: int) -> Any:
+    def picture_input(height: int) -> Any:
         picture = gr.Image(
             label="Picture of a hand",
             sources=["upload", "webcam", "clipboard"],
@@ -112,14 +112,14 @@ def build(classifier: Classifier) -> Any:
             webcam_options=gr.WebcamOptions(mirror=False),
             height=height,
         )
-        # The file as it was sent: what it is, the classifier finds out and says in words.
+        # The uploaded file as it is: the classifier decodes it, with clearer errors.
         picture.preprocess = lambda payload: payload and payload.path
         return picture
 
-    def shown(label: str, *, labelled: bool = True) -> Any:
+    def picture_output(label: str, *, show_label: bool = True) -> Any:
         return gr.Image(
             label=label,
-            show_label=labelled,
+            show_label=show_label,
             format="png",
             interactive=False,
             buttons=[],
@@ -127,55 +127,57 @@ def build(classifier: Classifier) -> Any:
         )
 
     @contextlib.contextmanager
-    def in_words(path: str | None) -> Iterator[None]:
+    def errors_as_toasts(path: str | None) -> Iterator[None]:
         try:
             yield
-        except ValueError as error:  # also what `AugmentOptions` refuses
+        except ValueError as error:  # AugmentOptions' errors, too
             text = str(error)
             if path is not None:
                 text = text.replace(path, Path(path).name)
             raise gr.Error(html.escape(text), print_exception=False) from None
 
-    def name(path: str | None) -> tuple[Any, Any]:
+    def classify(path: str | None) -> tuple[Any, Any]:
         if path is None:
             return None, None
-        [(found, note)] = classifier.predict_files([path])
-        with in_words(path):
-            if isinstance(found, InputError):
-                raise found
-            seen = _enlarged(classifier.prepare(path))
+        [(prediction, note)] = classifier.predict_files([path])
+        with errors_as_toasts(path):
+            if isinstance(prediction, InputError):
+                raise prediction
+            seen = _enlarge(classifier.prepare(path))
         if note:
             gr.Info(html.escape(note.replace(path, Path(path).name)))
-        return dict(found.top), seen
+        return dict(prediction.top), seen
 
     def augment(path: str | None, draw: int, *values: Any) -> Any:
-        with in_words(path):
-            image = classifier.prepare(_drawn_hand() if path is None else path)
+        with errors_as_toasts(path):
+            image = classifier.prepare(_rendered_hand() if path is None else path)
             return _grid(image, _options(*values), draw)
 
-    def augment_anew(path: str | None, draw: int, *values: Any) -> tuple[int, Any]:
+    def redraw(path: str | None, draw: int, *values: Any) -> tuple[int, Any]:
         return draw + 1, augment(path, draw + 1, *values)
 
     letters = " ".join(classifier.letters)
     start = RECIPES[DEFAULT].augment
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     with gr.Blocks(title="asl-fast", analytics_enabled=False) as page:
-        gr.Markdown(f"# asl-fast\nNames the letter that a hand signs, of {letters}.")
-        with gr.Tab("Name a letter"), gr.Row():
+        gr.Markdown(f"# asl-fast\nClassifies the letter that a hand signs: {letters}.")
+        with gr.Tab("Classify a letter"), gr.Row():
             with gr.Column():
-                picture = chosen(400)
+                picture = picture_input(400)
             with gr.Column():
                 answer = gr.Label(label="Letter", num_top_classes=3)
-                seen = shown("What the model sees")
-            named = gr.on([picture.input, picture.clear], name, picture, [answer, seen], **quiet)
-            # The letter of the picture before is none of this one.
-            named.failure(lambda: (None, None), None, [answer, seen], **quiet)
+                seen = picture_output("What the model sees")
+            shown = gr.on(
+                [picture.input, picture.clear], classify, picture, [answer, seen], **quiet
+            )
+            # A failed picture must not show the letter of the one before.
+            shown.failure(lambda: (None, None), None, [answer, seen], **quiet)
         with gr.Tab("Augmentation"), gr.Row():
             with gr.Column():
-                picture = chosen(220)
-                gr.Markdown("Without a picture of yours, a drawn hand is taken.")
+                picture = picture_input(220)
+                gr.Markdown("Without a picture, a rendered hand is shown.")
                 again = gr.Button("Draw again", variant="primary")
-                draws = shown(f"{_SIDE**2} draws", labelled=False)
+                draws = picture_output(f"{_SIDE**2} draws", show_label=False)
             with gr.Column():
                 controls = [
                     component
@@ -188,7 +190,7 @@ def build(classifier: Classifier) -> Any:
             draw = gr.State(0)
             inputs = [picture, draw, *controls]
             gr.on(
-                # While a slider moves, each position would compile its own program.
+                # On release, since each value on the way would compile its own program.
                 [
                     page.load,
                     picture.input,
@@ -201,19 +203,19 @@ def build(classifier: Classifier) -> Any:
                 trigger_mode="always_last",
                 **quiet,
             )
-            again.click(augment_anew, inputs, [draw, draws], **quiet)
+            again.click(redraw, inputs, [draw, draws], **quiet)
     return page
 
 
-def _gradio() -> ModuleType:
-    # Gradio tells its makers of each import and each page, unless this is set before.
+def _import_gradio() -> ModuleType:
+    # Unless these are set before, Gradio reports each import and each page to its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
         import gradio
     except ImportError:
         raise InputError(
-            "The demo needs the package Gradio. Install it with: pip install 'asl-fast[demo]'"
+            "The demo needs the package gradio. Install it with: pip install 'asl-fast[demo]'"
         ) from None
     return gradio
 
@@ -221,15 +223,15 @@ def _gradio() -> ModuleType:
 def _check_free(host: str, port: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise InputError(
-                f"Port {port} of {host} is in use. Choose another one with --port."
+                f"Port {port} of {host} is in use. Choose another with --port."
             ) from None
-        raise InputError(f"Can't listen at port {port} of {host}: {error.strerror}.") from None
+        raise InputError(f"Can't listen on port {port} of {host}: {error.strerror}.") from None
 
 
 def _components(gr: ModuleType, name: str, value: Any) -> list[Any]:
@@ -266,7 +268,7 @@ def _options(*values: Any) -> AugmentOptions:
 
 
 def _grid(image: np.ndarray, options: AugmentOptions, draw: int) -> np.ndarray:
-    """Returns a picture of draws, uint8: those of the samples 0, 1, … in the epoch `draw`."""
+    """Returns a uint8 picture of the draws for samples 0, 1, … in epoch `draw`."""
     layer = RandomAugment(**dataclasses.asdict(options), dtype="float32")
     count = _SIDE**2
     images = np.repeat(image[None], count, axis=0)
@@ -275,14 +277,14 @@ def _grid(image: np.ndarray, options: AugmentOptions, draw: int) -> np.ndarray:
     height, width, channels = image.shape
     framed = np.pad(drawn, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     rows = framed.reshape(_SIDE, _SIDE, height + 2, width + 2, channels).swapaxes(1, 2)
-    return _enlarged(rows.reshape(_SIDE * (height + 2), _SIDE * (width + 2), channels))
+    return _enlarge(rows.reshape(_SIDE * (height + 2), _SIDE * (width + 2), channels))
 
 
-def _drawn_hand() -> np.ndarray:
+def _rendered_hand() -> np.ndarray:
     return hands.render(1, split="valid", workers=1)[0][0]
 
 
-def _enlarged(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 (height, width, 1 or 3) by whole times larger: browsers blur small pictures."""
-    times = max(1, _SHOWN // len(image))
-    return image.squeeze(-1 if image.shape[-1] == 1 else ()).repeat(times, 0).repeat(times, 1)
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    """Enlarges uint8 (height, width, 1 or 3) by a whole factor: browsers blur small pictures."""
+    factor = max(1, _SHOWN // len(image))
+    return image.squeeze(-1 if image.shape[-1] == 1 else ()).repeat(factor, 0).repeat(factor, 1)

@@ -1,4 +1,4 @@
-"""How well a saved model does on a valid set."""
+"""Metrics of a saved model on a validation set."""
 
 import csv
 import json
@@ -40,40 +40,39 @@ _SHIFTS = (1, 2, 3, 4)  # pixels
 
 
 def load_model(path: Path) -> keras.Model:
-    """Loads a model for this data, that this package or the course saved.
+    """Loads a model for Sign Language MNIST.
 
     Args:
-        path: A `.keras` file, or the folder of a run.
+        path: A `.keras` or HDF5 file, or the folder of a run.
 
     Raises:
-        InputError: There is none, it can't be read, or it is not for this data.
+        InputError: The file can't be loaded, or the model has other inputs or letters.
     """
     model = saving.load_model(path)
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes != ((None, SIDE, SIDE, 1), (None, CLASSES)):
         raise InputError(
-            f"{path} takes {shapes[0]} and gives {shapes[1]}; "
-            f"needed are (None, {SIDE}, {SIDE}, 1) and (None, {CLASSES})."
+            f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes "
+            f"(None, {SIDE}, {SIDE}, 1) and outputs (None, {CLASSES})."
         )
     letters = saving.read_letters(path)
     if letters is not None and letters != tuple(LETTERS):
-        raise InputError(f"{path} names other letters than the data: {' '.join(letters)}.")
+        raise InputError(f"{path} has other letters than the data: {' '.join(letters)}.")
     return model
 
 
 def predict(
     model: keras.Model, split: Split, mirrored: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels (n,), integers, and what the model says, probabilities (n, 24).
+    """Returns the labels, integers (n,), and the predicted probabilities, floats (n, 24).
 
     Args:
-        model: Takes what `Classifier`'s does, gives probabilities.
-        split: The images and their letters.
-        mirrored: Whether to average over each image and its mirror image, which takes twice the
-            time.
+        model: As for `Classifier`.
+        split: The images and their labels.
+        mirrored: Averages over each image and its mirror image, which takes twice as long.
 
     Raises:
-        InputError: It gives none.
+        InputError: The outputs are not probabilities.
     """
     labels, batches = _batches(split)
     divisor = network.pixel_divisor(model)
@@ -88,25 +87,25 @@ def predict(
 
 
 def count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Returns the confusion matrix, integers (24, 24): rows the true letters, columns the model's.
+    """Returns the confusion matrix, integers (24, 24): rows true, columns predicted letters.
 
     Args:
-        labels: Integers, (n,), 0 to 23: the true letters.
-        predictions: Integers, (n,), 0 to 23: the model's.
+        labels: Integers (n,) in [0, 23], the true letters.
+        predictions: Integers (n,) in [0, 23], the predicted letters.
     """
     pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
     return pairs.reshape(CLASSES, CLASSES)
 
 
 def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
-    """Returns the labels, and the images in batches."""
+    """Returns the labels, and a data set of image batches."""
     if split.records is None:
         batches = tf.data.Dataset.from_tensor_slices(split.images).batch(_BATCH)
         return np.asarray(split.labels), batches.prefetch(2)
-    both = split.records.batches(_BATCH)
+    batches = split.records.batches(_BATCH)
     with damage_in_words(split.records):
-        labels = np.concatenate([letters for _, letters in both.as_numpy_iterator()])
-    return labels, both.map(lambda images, _: images)
+        labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+    return labels, batches.map(lambda images, _: images)
 
 
 def evaluate(
@@ -114,24 +113,24 @@ def evaluate(
     split: Split,
     mirrored: bool = False,
     out: Path | None = None,
-    progress: Callable[[str], None] = lambda doing: None,
+    progress: Callable[[str], None] = lambda activity: None,
 ) -> dict[str, Any]:
-    """Judges a model by images that it did not see in its training.
+    """Evaluates a model on a validation set.
 
     Args:
-        model: Takes what `Classifier`'s does, gives probabilities.
-        split: The images and their letters.
+        model: As for `Classifier`.
+        split: The images and their labels.
         mirrored: As for `predict`.
         out: Folder for evaluation.json, letters.csv, confusion.csv, confusion.png, mistakes.png,
-            reliability.png and robustness.png, or None. Robustness is measured only for it, as it
-            takes 22 times as long.
-        progress: Called with what is done next.
+            reliability.png and robustness.png; None writes nothing. Robustness is measured only
+            with a folder, since it takes 22 times as long.
+        progress: Called with each activity as it begins.
 
     Returns:
-        What `measure` returns, `mirrored`, `data`, and with `out` what `robustness` returns.
+        The result of `measure` with `mirrored`, `data`, and `robustness` if there is a folder.
 
     Raises:
-        InputError: The folder can't be written to, or the model gives no probabilities.
+        InputError: The folder can't be written to, or the outputs are not probabilities.
     """
     if out is not None:
         make_folder(out)
@@ -161,110 +160,110 @@ def evaluate(
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Compares what a model says with the truth.
+    """Computes accuracy, metrics by letter, and calibration.
 
     Args:
-        labels: Integers, (n,), 0 to 23.
-        probabilities: Floats, (n, 24).
+        labels: Integers (n,) in [0, 23].
+        probabilities: Floats (n, 24).
 
     Returns:
-        `accuracy`; `interval`, its Wilson interval of 95 %; `right` and `rows`, images; `letters`:
-        by letter `precision`, `recall`, `f1` (None where there is nothing to divide by) and
-        `images`; and `calibration`: `error`, the mean distance of what the model is sure of from
-        how often it is right, in 15 equal bins weighted by their images (Naeini et al. 2015), and
-        `bins` with `probability`, `accuracy` and `images` of each that is not empty.
+        `accuracy`, and its 95 % Wilson `interval`; `right` of `rows`, images; `letters`, by letter
+        `precision`, `recall`, `f1` (None if undefined) and `images`; and `calibration`: `error`,
+        the expected calibration error in 15 equal bins (Naeini et al. 2015), and `bins`, the
+        `probability`, `accuracy` and `images` of each bin that is not empty.
     """
     predictions = probabilities.argmax(axis=1)
-    right = predictions == labels
+    correct = predictions == labels
     counts = count(labels, predictions)
     letters = {}
-    for place, letter in enumerate(LETTERS):
-        hits, is_it, said = counts[place, place], counts[place].sum(), counts[:, place].sum()
-        if is_it or said:
+    hits, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    for i, letter in enumerate(LETTERS):
+        if actual[i] or predicted[i]:
             letters[letter] = {
-                "precision": _share(hits, said),
-                "recall": _share(hits, is_it),
-                "f1": _share(2 * hits, is_it + said),
-                "images": int(is_it),
+                "precision": _share(hits[i], predicted[i]),
+                "recall": _share(hits[i], actual[i]),
+                "f1": _share(2 * hits[i], actual[i] + predicted[i]),
+                "images": int(actual[i]),
             }
-    sure = probabilities.max(axis=1)
-    bins = []
-    numbers = np.minimum((sure * _BINS).astype(int), _BINS - 1)
-    for number in np.unique(numbers):
-        mine = numbers == number
-        bins.append(
-            {
-                "probability": float(sure[mine].mean()),
-                "accuracy": float(right[mine].mean()),
-                "images": int(mine.sum()),
-            }
-        )
-    gaps = [one["images"] * abs(one["probability"] - one["accuracy"]) for one in bins]
     return {
-        "accuracy": float(right.mean()),
-        "interval": _wilson(int(right.sum()), len(labels)),
-        "right": int(right.sum()),
+        "accuracy": float(correct.mean()),
+        "interval": _wilson(int(correct.sum()), len(labels)),
+        "right": int(correct.sum()),
         "rows": len(labels),
         "letters": letters,
-        "calibration": {"error": sum(gaps) / len(labels), "bins": bins},
+        "calibration": _calibration(probabilities.max(axis=1), correct),
     }
 
 
-def robustness(
-    model: keras.Model, split: Split, progress: Callable[[str], None] = lambda doing: None
-) -> dict[str, dict[str, float]]:
-    """Measures the accuracy on images that are turned or shifted a little.
+def _calibration(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+    numbers = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = [
+        {
+            "probability": float(confidence[numbers == number].mean()),
+            "accuracy": float(correct[numbers == number].mean()),
+            "images": int((numbers == number).sum()),
+        }
+        for number in np.unique(numbers)
+    ]
+    gaps = [one["images"] * abs(one["probability"] - one["accuracy"]) for one in bins]
+    return {"error": sum(gaps) / len(correct), "bins": bins}
 
-    They are interpolated linearly; what comes in from outside repeats the border.
+
+def robustness(
+    model: keras.Model, split: Split, progress: Callable[[str], None] = lambda activity: None
+) -> dict[str, dict[str, float]]:
+    """Measures the accuracy on slightly rotated or shifted images.
+
+    Images are interpolated linearly, and extended by their border pixels.
 
     Args:
-        model: Takes what `Classifier`'s does, gives probabilities.
-        split: The images and their letters.
-        progress: Called with what is done next.
+        model: As for `Classifier`.
+        split: The images and their labels.
+        progress: Called with each activity as it begins.
 
     Returns:
-        `rotation`: accuracy by degrees, against the clock as in Keras; `shift`: by pixels, the
-        mean over the four directions.
+        `rotation`: accuracy by degrees, counterclockwise as in Keras; `shift`: accuracy by pixels,
+        the mean over the four directions.
     """
     labels, batches = _batches(split)
     divisor = network.pixel_divisor(model)
 
     @tf.function(reduce_retracing=True)
-    def best(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    def classify(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
         moved = warp(images, tf.repeat(matrix, len(images), axis=0))
         return tf.argmax(model(moved / divisor, training=False), axis=1)
 
-    def accuracy(**moved: float) -> float:
-        matrix = output_to_input(AugmentOptions(), moved, SIDE, SIDE)
+    def accuracy(**motion: float) -> float:
+        matrix = output_to_input(AugmentOptions(), motion, SIDE, SIDE)
         with damage_in_words(split.records):
-            found = np.concatenate([best(images, matrix) for images in batches])
-        return float((found == labels).mean())
+            predictions = np.concatenate([classify(images, matrix) for images in batches])
+        return float((predictions == labels).mean())
 
-    found: dict[str, dict[str, float]] = {"rotation": {}, "shift": {}}
+    result: dict[str, dict[str, float]] = {"rotation": {}, "shift": {}}
     for degrees in _ROTATIONS:
-        progress(f"Evaluating, turned by {degrees}°")
-        found["rotation"][str(degrees)] = accuracy(theta=float(degrees))
+        progress(f"Evaluating, rotated by {degrees}°")
+        result["rotation"][str(degrees)] = accuracy(theta=float(degrees))
     for pixels in _SHIFTS:
         progress(f"Evaluating, shifted by {pixels} pixels")
-        sides = [{name: float(sign * pixels)} for name in ("tx", "ty") for sign in (-1, 1)]
-        found["shift"][str(pixels)] = float(np.mean([accuracy(**side) for side in sides]))
-    return found
+        shifts = [{name: float(sign * pixels)} for name in ("tx", "ty") for sign in (-1, 1)]
+        result["shift"][str(pixels)] = float(np.mean([accuracy(**shift) for shift in shifts]))
+    return result
 
 
 def worst_mistakes(
     split: Split, labels: np.ndarray, probabilities: np.ndarray, most: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the images whose true letter a model thought least of, among those it got wrong.
+    """Finds the misclassified images whose true letter has the lowest probability.
 
     Args:
-        split: The images and their letters.
+        split: The images and their labels.
         labels: As `predict` returned them.
-        probabilities: The same.
-        most: Int, how many at most.
+        probabilities: As `predict` returned them.
+        most: The largest number to return.
 
     Returns:
-        Their rows, (m,), worst first; and the images, uint8, (m, 28, 28, 1).
+        Their rows (m,), worst first, and the images, uint8 (m, 28, 28, 1).
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     rows = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:most]
@@ -282,7 +281,7 @@ def _share(part: Any, whole: Any) -> float | None:
 
 
 def _wilson(right: int, rows: int) -> list[float]:
-    """Returns the ends of the 95 % interval of a share (Wilson 1927)."""
+    """Returns the 95 % confidence interval of a share (Wilson 1927)."""
     z = 1.959964
     share = right / rows
     middle = share + z**2 / (2 * rows)

@@ -1,13 +1,12 @@
-"""Models in the formats of other runtimes, each compared there with the model before it is kept."""
+"""Exports models to other runtimes; each file is compared with its model before it is kept."""
 
 import contextlib
 import dataclasses
 import importlib.util
-import itertools
+import logging
 import time
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +14,49 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from asl_fast.inference.target import Exportable, Run, Target
+from asl_fast.inference.targets import TARGETS
 from asl_fast.models.network import pixel_divisor
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 
-__all__ = ["BOUND", "FORMATS", "INT8_BOUND", "INT8_SAME", "Exported", "export"]
+__all__ = ["BOUND", "INT8_BOUND", "INT8_SAME", "Exported", "export"]
 
-# From a format to the end of its files' names.
-FORMATS = {"savedmodel": ".savedmodel", "litert": ".tflite", "onnx": ".onnx"}
-
-# What a float32 file's probabilities may differ from the model's by, for any image: the course's
-# network, trained, differs by 1.4e-6 at most over 7,172 photographs and as many drawn hands.
+# How far a float32 file's outputs may differ from the model's on any image. The course's network,
+# trained, differs by at most 1.4e-6 on 7,172 photographs and as many drawn hands.
 BOUND = 1e-4
-# And one of int8: the share of images whose best letter is the model's, and the difference. Two
-# such networks, one of photographs and one of drawn hands: 0.999 and 0.09, 0.996 and 0.14.
+# For int8: the share of images with the model's best letter, and the difference. Two such networks,
+# one of photographs and one of drawn hands, had 0.999 and 0.09, and 0.996 and 0.14.
 INT8_SAME = 0.98
 INT8_BOUND = 0.4
-
-LABELS = "labels.txt"
 
 _OTHER_FLOATS = {"float16", "bfloat16", "float64", "mixed_float16", "mixed_bfloat16"}
 
 _IMAGES = 1000
-_VALUES = 2**26  # of all random images together, at most
+_VALUES = 2**26  # in all random images together, at most
 _BATCH = 250
 _TIMED = 200
-_CALIBRATION = 200
 
-# What the extra `export` brings, by format.
-_NEEDED = {"savedmodel": [], "litert": ["ai_edge_litert"], "onnx": ["tf2onnx", "onnxruntime"]}
-
-Run = Callable[[np.ndarray], np.ndarray]
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A file that was written, and how it did in its own runtime.
+    """A written file, and how it performed in its own runtime.
 
     Attributes:
-        format: "savedmodel", "litert" or "onnx".
+        format: A name from `TARGETS`.
         precision: "float32", or "int8" for weights and activations; input and output are float32.
-        path: The file, or the folder of a SavedModel.
+        path: The file, or the folder for formats that are one.
         runtime: The package that ran it, with its version.
-        bytes: Of the file, or of all files in the folder.
-        images: How many it was compared on.
-        difference: The largest one of any output from the model's.
+        bytes: Size of the file, or of all files in the folder.
+        images: Number of images it was compared on.
+        difference: The largest absolute difference of an output from the model's.
         same: The share of images whose best letter is the model's.
-        median_ms: Milliseconds for a single image from NumPy array to NumPy array, on the CPU with
-            the threads that the runtime takes by itself; the median of `runs`.
-        p95_ms: The 95th percentile of them.
-        runs: How many.
+        median_ms: Median milliseconds for one image, from NumPy array to NumPy array, on the CPU
+            with the runtime's default number of threads.
+        p95_ms: The 95th percentile of the same.
+        runs: Number of images timed.
     """
 
     format: str
@@ -82,8 +74,8 @@ class Exported:
 
 def export(
     model: keras.Model,
-    out: Path,
-    formats: Sequence[str] = ("savedmodel",),
+    out: str | Path,
+    formats: str | Sequence[str] = "savedmodel",
     *,
     letters: Sequence[str] | None = None,
     images: np.ndarray | None = None,
@@ -92,137 +84,133 @@ def export(
     force: bool = False,
     name: str = "model",
 ) -> list[Exported]:
-    """Exports a model by Keras's own converters; all files appear at the end, or none.
+    """Exports a model with Keras's converters. Either all files are put in place, or none.
 
-    What is exported is the model as it infers, in float32 whatever it was trained in. Augmentation
-    and dropout do nothing then, and a model that gives another output at its second call is
-    refused. Every file takes a batch of any size under the input name `images`, and holds the
-    letters, a line each: a SavedModel in `assets.extra/labels.txt`, ONNX in its metadata as
-    `letters`, LiteRT as `labels.txt` in the zip archive that is appended to it.
+    The files hold the model at inference, in float32 whatever its training precision; augmentation
+    and dropout do nothing. Each takes a batch of any size as the input `images`.
 
     Args:
-        model: Takes one tensor of a fixed shape behind the batch and gives one of rank 2.
-        out: For a single format the file, or the SavedModel's folder. For several, and where it
-            does not end in the format's `.tflite` or `.onnx`, a folder for them; made if need be.
-        formats: Of `FORMATS`, or "all".
-        letters: What the outputs stand for, in their order, or None.
-        images: What to compare on: uint8 (n, …), divided by `network.pixel_divisor` for a model
-            that takes floats, or what the model takes. By default 1,000 random ones in [0, 1]
-            (fewer of large ones).
-        calibration: As `images`: what `int8` is calibrated with, at most 200 of them, which must be
-            of the kind that the model was trained on.
-        int8: Whether the LiteRT file shall compute in int8.
-        force: Whether to replace what is there.
-        name: Of the files in a folder, without the ending.
+        model: Takes one tensor with a fixed shape per sample, and outputs (n, k).
+        out: For one format the file, or the folder of a format that is one. For several formats,
+            and if it lacks the file's ending, a folder for the files, created if needed.
+        formats: Names from `TARGETS`, or "all" for those whose packages are installed.
+        letters: The names of the k outputs in their order, stored in the files; None stores none.
+        images: Images to compare on: uint8 (n, …), scaled as the model expects, or the model's
+            inputs. Default: 1,000 random inputs in [0, 1], fewer if they are large.
+        calibration: Like `images`: training images to calibrate int8 with.
+        int8: Computes in int8 in the formats that can.
+        force: Replaces existing files.
+        name: Base name of the files in a folder.
 
     Returns:
-        What was written, in the order of `formats`.
+        One `Exported` per format.
 
     Raises:
-        InputError: An unknown format, a package that is not installed, something in the way, a
-            folder that can't be written to, a model that can't be converted or is random, or a file
-            whose outputs differ from the model's by more than `BOUND` (times the largest output,
-            where that is above 1), or `INT8_BOUND` and `INT8_SAME`.
+        InputError: An unknown format, a missing package, an existing file, a folder that can't be
+            written to, a model that can't be converted or is random at inference, or a file whose
+            outputs differ from the model's by more than `BOUND` (times the largest output, if that
+            exceeds 1), or `INT8_BOUND` and `INT8_SAME`.
     """
-    places = _places(out, _checked(formats, int8), name, int8)
-    for kind, place in places.items():
-        _check_place(place, kind, force)
+    names = [formats] if isinstance(formats, str) else list(dict.fromkeys(formats))
+    targets = _choose(names, int8)
+    places = _places(Path(out), targets, name, int8, several=names == ["all"] or len(names) > 1)
+    for target, place in zip(targets, places, strict=True):
+        _check_place(place, target, force)
     shape, dtype = _input(model)
     if letters is not None and len(letters) != model.output_shape[-1]:
         raise InputError(
-            f"The model gives {model.output_shape[-1]} outputs; {len(letters)} letters were given."
+            f"The model has {model.output_shape[-1]} outputs, but {len(letters)} letters are given."
         )
     if int8 and calibration is None:
-        raise InputError("int8 needs images to be calibrated with.")
+        raise InputError("int8 needs training images to calibrate with. Give calibration=.")
+    labels = None if letters is None else "".join(f"{letter}\n" for letter in letters)
     divisor = np.float32(pixel_divisor(model))
     images = _random(shape, dtype) if images is None else _as_input(images, shape, dtype, divisor)
     samples = None if calibration is None else _as_input(calibration, shape, dtype, divisor)
     plain = _in_float32(model)
-    with tf.device("/CPU:0"):  # a GPU's TF32 would differ by more than the bound
-        expected, again = (
-            _outputs(lambda batch: np.asarray(plain(batch, training=False)), images)
-            for _ in range(2)
-        )
-    if not np.array_equal(expected, again):
+    expected = _infer(plain, images)
+    signature = [tf.TensorSpec((None, *shape), dtype, name="images")]
+    written = []
+    with _output_folder(places[0].parent), contextlib.ExitStack() as stack:
+        for target, place in zip(targets, places, strict=True):
+            replacing = storage.replacing_folder if target.marker else storage.replacing
+            aside = stack.enter_context(replacing(place))
+            for_int8 = samples if int8 and target.int8 else None
+            with _conversion_errors(target), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the converters' own; the outputs are compared
+                target.write(Exportable(plain, signature, labels, for_int8), aside)
+            measured = _compare(target, aside, images, expected, for_int8 is not None)
+            written.append(dataclasses.replace(measured, path=str(place)))
+    return written
+
+
+def _choose(formats: Sequence[str], int8: bool) -> list[Target]:
+    if not formats or set(formats) - {*TARGETS, "all"}:
         raise InputError(
-            "The model gives other outputs at its second call: a layer of it is random at "
-            "inference, too. Take it out."
+            f"The formats are {', '.join(TARGETS)} and all. Received: {', '.join(formats) or None}."
         )
-    with _made(next(iter(places.values())).parent), contextlib.ExitStack() as stack:
-        written = []
-        for kind, place in places.items():
-            whole = storage.replacing_folder if kind == "savedmodel" else storage.replacing
-            aside = stack.enter_context(whole(place))
-            for_int8 = samples if int8 and kind == "litert" else None
-            done = _export(plain, kind, aside, letters, images, expected, for_int8)
-            written.append(dataclasses.replace(done, path=str(place)))
-        return written
-
-
-def _checked(formats: Sequence[str], int8: bool) -> list[str]:
-    chosen = list(FORMATS) if "all" in formats else list(dict.fromkeys(formats))
-    for kind in chosen:
-        if kind not in FORMATS:
-            raise InputError(
-                f"There is no format {kind!r}; there are {', '.join(FORMATS)} and all."
-            )
-    if not chosen:
-        raise InputError(f"Give a format: {', '.join(FORMATS)} or all.")
-    if int8 and "litert" not in chosen:
-        raise InputError("int8 is for the format litert, which was not asked for.")
-    missing = [
-        package
-        for kind in chosen
-        for package in _NEEDED[kind]
-        if importlib.util.find_spec(package) is None
-    ]
+    chosen = TARGETS if "all" in formats else formats
+    missing = {name: packages for name in chosen if (packages := _missing(TARGETS[name]))}
     if missing:
+        what = "; ".join(f"{name} needs {' and '.join(missing[name])}" for name in missing)
+        how = "Install with: pip install 'asl-fast[export]'"
+        if "all" not in formats:
+            raise InputError(f"Packages are missing: {what}. {how}")
+        _log.warning("Left out: %s. %s", what, how)
+    targets = [TARGETS[name] for name in chosen if name not in missing]
+    if int8 and not any(target.int8 for target in targets):
+        able = ", ".join(target.name for target in TARGETS.values() if target.int8)
+        raise InputError(f"int8 is for the format {able}, which is not among those to export.")
+    return targets
+
+
+def _missing(target: Target) -> list[str]:
+    return [name for name in target.packages if importlib.util.find_spec(_module(name)) is None]
+
+
+def _module(package: str) -> str:
+    return package.replace("-", "_")
+
+
+def _places(
+    out: Path, targets: Sequence[Target], name: str, int8: bool, several: bool
+) -> list[Path]:
+    """Returns the path of each target's file."""
+    if not several and (targets[0].marker or out.suffix == targets[0].suffix):
+        return [out]
+    if out.suffix in (target.suffix for target in TARGETS.values()):
         raise InputError(
-            f"Exporting to {', '.join(chosen)} needs {' and '.join(missing)}. "
-            "Install with: pip install 'asl-fast[export]'"
+            f"{out} has the ending of another format than {' and '.join(t.name for t in targets)}. "
+            "Give a folder, or one format and a file name with its ending."
         )
-    return chosen
+    middle = {target.name: ".int8" if int8 and target.int8 else "" for target in targets}
+    return [out / f"{name}{middle[target.name]}{target.suffix}" for target in targets]
 
 
-def _places(out: Path, formats: list[str], name: str, int8: bool) -> dict[str, Path]:
-    """Returns where each format's file goes."""
-    (first, *others) = formats
-    if not others and (first == "savedmodel" or out.suffix == FORMATS[first]):
-        return {first: out}
-    if out.suffix in FORMATS.values():
-        raise InputError(
-            f"{out} ends as a file of another format than {' and '.join(formats)}. Give a folder, "
-            "or one format and a name that ends as its files do."
-        )
-    inner = {kind: ".int8" if int8 and kind == "litert" else "" for kind in formats}
-    return {kind: out / f"{name}{inner[kind]}{FORMATS[kind]}" for kind in formats}
-
-
-def _check_place(place: Path, kind: str, force: bool) -> None:
-    if not place.exists() or (kind == "savedmodel" and place.is_dir() and not any(place.iterdir())):
+def _check_place(place: Path, target: Target, force: bool) -> None:
+    """Allows an empty folder, and with `force` a model of the same format, but nothing else."""
+    if not place.exists() or (target.marker and place.is_dir() and not any(place.iterdir())):
         return
-    # Never a folder with something else in it.
-    ours = (place / "saved_model.pb").is_file() if kind == "savedmodel" else place.is_file()
-    if not ours:
-        raise InputError(f"{place} is there and no {kind} model. Give another --out.")
+    if not (place / target.marker if target.marker else place).is_file():
+        raise InputError(f"{place} exists and is no {target.name} model. Give another --out.")
     if not force:
-        raise InputError(f"{place} is there. Replace it with --force, or give another --out.")
+        raise InputError(
+            f"{place} exists. Replace it with --force (force=True), or give another --out."
+        )
 
 
 def _input(model: keras.Model) -> tuple[tuple[int, ...], str]:
-    """Returns the shape of one image and the dtype that the model takes."""
-    taken: Any = getattr(model, "input_shape", None)
-    given: Any = getattr(model, "output_shape", None)
-    for shape in (taken, given):
-        if not isinstance(shape, tuple) or shape[0] is not None or None in shape[1:]:
-            break
-    else:
-        if len(given) == 2:
-            return taken[1:], keras.backend.standardize_dtype(model.inputs[0].dtype)
-    raise InputError(
-        f"The model takes {taken} and gives {given}; what is exported takes one tensor of a fixed "
-        "shape, for batches of any size, and gives one of rank 2."
+    """Returns the shape of one input and its dtype."""
+    shapes: list[Any] = [getattr(model, name, None) for name in ("input_shape", "output_shape")]
+    fixed = (
+        isinstance(shape, tuple) and shape[0] is None and None not in shape[1:] for shape in shapes
     )
+    if not all(fixed) or len(shapes[1]) != 2:
+        raise InputError(
+            f"The model takes {shapes[0]} and outputs {shapes[1]}. A model to export takes one "
+            "tensor, (None, …) with all other sides fixed, and outputs (None, k)."
+        )
+    return shapes[0][1:], keras.backend.standardize_dtype(model.inputs[0].dtype)
 
 
 def _as_input(
@@ -230,9 +218,9 @@ def _as_input(
 ) -> np.ndarray:
     if images.shape[1:] != shape or not len(images):
         raise InputError(f"The images are {images.shape}; the model takes (n, {str(shape)[1:]}.")
-    if images.dtype == np.uint8 and dtype.startswith(("float", "bfloat")):
-        return images / divisor
-    return np.asarray(images, np.float32 if "float" in dtype else dtype)
+    if "float" not in dtype:
+        return np.asarray(images, dtype)
+    return images / divisor if images.dtype == np.uint8 else np.asarray(images, np.float32)
 
 
 def _random(shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -244,22 +232,16 @@ def _random(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
-    """Returns the model with layers and weights in float32, itself where they are."""
-    policies = [layer.dtype_policy for layer in model._flatten_layers()]
-    if {policy.compute_dtype for policy in policies} == {"float32"}:
+    """Returns the model if all its layers are float32, otherwise a float32 copy."""
+    if all(layer.dtype_policy.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
-    return _copy(model)
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    """Returns a copy in float32."""
     copy = type(model).from_config(_with_float32(model.get_config()))
     copy.set_weights(model.get_weights())
     return copy
 
 
 def _with_float32(config: Any) -> Any:
-    """Returns a Keras configuration with every other floating dtype or policy made float32."""
+    """Returns a Keras configuration with each floating dtype and policy replaced by float32."""
     if isinstance(config, dict):
         return {key: _with_float32(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -267,39 +249,23 @@ def _with_float32(config: Any) -> Any:
     return "float32" if isinstance(config, str) and config in _OTHER_FLOATS else config
 
 
-def _equalized(model: keras.Model) -> keras.Model:
-    """Returns a model that computes the same, and of which int8 loses less.
-
-    In int8 all channels of a layer's output have one scale, so channels that vary little come out
-    in a few steps, and the batch normalisation above multiplies the error. Here each channel is
-    divided by its deviation below already, in the weights; a ReLU lets that pass (Nagel et al.
-    2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"). Only for
-    `Sequential` models; others stay as they are.
-    """
-    if not isinstance(model, keras.Sequential):
-        return model
-    copy = _copy(model)
-    layers = [layer for layer in copy.layers if not isinstance(layer, keras.layers.Dropout)]
-    passing = (keras.activations.relu, keras.activations.linear)
-    for below, above in itertools.pairwise(layers):
-        if (
-            isinstance(below, (keras.layers.Conv2D, keras.layers.Dense))
-            and below.activation in passing
-            and isinstance(above, keras.layers.BatchNormalization)
-            and above.axis == -1
-        ):
-            factors = 1 / keras.ops.sqrt(above.moving_variance + above.epsilon)
-            below.kernel.assign(below.kernel * factors)
-            if below.use_bias:
-                below.bias.assign(below.bias * factors)
-            above.moving_mean.assign(above.moving_mean * factors)
-            above.moving_variance.assign(keras.ops.full_like(factors, 1 - above.epsilon))
-    return copy
+def _infer(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    with tf.device("/CPU:0"):  # a GPU's TF32 would differ by more than the bound
+        first, second = (
+            _in_batches(lambda batch: np.asarray(model(batch, training=False)), images)
+            for _ in range(2)
+        )
+    if not np.array_equal(first, second):
+        raise InputError(
+            "The model's outputs differ from one call to the next: one of its layers is random at "
+            "inference. Remove that layer."
+        )
+    return first
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Makes a folder; if the block fails, one that was not there before is removed again."""
+def _output_folder(folder: Path) -> Iterator[None]:
+    """Creates a folder, and removes it again if it is new and the block fails."""
     new = not folder.exists()
     storage.make_folder(folder)
     try:
@@ -311,47 +277,47 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
-def _export(
-    model: keras.Model,
-    kind: str,
-    path: Path,
-    letters: Sequence[str] | None,
-    images: np.ndarray,
-    expected: np.ndarray,
-    samples: np.ndarray | None,
-) -> Exported:
-    """Writes one file and compares it; `samples` make it int8."""
+@contextlib.contextmanager
+def _conversion_errors(target: Target) -> Iterator[None]:
     try:
-        _convert(model, kind, path, samples)
-        if letters is not None:
-            _add_letters(kind, path, letters)
-        run, runtime = _RUNTIMES[kind](path)
-        outputs = _outputs(run, images)
-        singles, seconds = _time(run, images)
-    except Exception as error:  # the converters and runtimes raise of every kind
+        yield
+    except Exception as error:  # the converters and runtimes raise exceptions of every kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise InputError(
-            f"The model can't be exported as {kind}: {reason} (--verbose shows all.)"
+            f"The model can't be exported as {target.name}: {reason} (--verbose shows all.)"
         ) from error
+
+
+def _compare(
+    target: Target, path: Path, images: np.ndarray, expected: np.ndarray, int8: bool
+) -> Exported:
+    """Runs a file in its runtime, in batches and one by one, and compares the outputs."""
+    with _conversion_errors(target):
+        run = target.load(path)
+        outputs = _in_batches(run, images)
+        singles, seconds = _one_by_one(run, images)
     difference = max(
-        float(np.abs(found - expected[: len(found)]).max()) for found in (outputs, singles)
+        float(np.abs(actual - expected[: len(actual)]).max()) for actual in (outputs, singles)
     )
     same = float(np.mean(outputs.argmax(axis=1) == expected.argmax(axis=1)))
-    bound = (BOUND if samples is None else INT8_BOUND) * max(1.0, float(np.abs(expected).max()))
-    # `not <=`, as NaN is no agreement.
-    if not difference <= bound or (samples is not None and same < INT8_SAME):
-        least = "" if samples is None else f" and {INT8_SAME:.0%}"
+    bound = (INT8_BOUND if int8 else BOUND) * max(1.0, float(np.abs(expected).max()))
+    # `not <=`, so that NaN counts as a difference.
+    if not difference <= bound or (int8 and same < INT8_SAME):
+        least = f" and {INT8_SAME:.0%}" if int8 else ""
         raise InputError(
-            f"As {kind} the model comes to other outputs, so nothing was written: on "
-            f"{len(images):,} images they differ by up to {difference:.2g}, and {same:.1%} have "
-            f"the same letter. Allowed are {bound:.2g}{least}."
+            f"The outputs in {target.name} differ from the model's, so nothing was written: on "
+            f"{len(images):,} images by up to {difference:.2g}, and {same:.1%} have the same "
+            f"letter. Allowed are {bound:.2g}{least}."
         )
-    files = path.rglob("*") if path.is_dir() else [path]
+    runtime = target.packages[-1]
+    # From the module, as the distribution may be another one, such as onnxruntime-gpu.
+    version = importlib.import_module(_module(runtime)).__version__.partition("-")[0]
+    files = path.rglob("*") if target.marker else [path]
     return Exported(
-        format=kind,
-        precision="float32" if samples is None else "int8",
+        format=target.name,
+        precision="int8" if int8 else "float32",
         path=str(path),
-        runtime=runtime,
+        runtime=f"{runtime} {version}",
         bytes=sum(file.stat().st_size for file in files if file.is_file()),
         images=len(images),
         difference=difference,
@@ -362,107 +328,18 @@ def _export(
     )
 
 
-def _convert(model: keras.Model, kind: str, path: Path, samples: np.ndarray | None) -> None:
-    shape, dtype = _input(model)
-    signature = [tf.TensorSpec((None, *shape), dtype, name="images")]
-    options: dict[str, Any] = {}
-    if kind == "litert":
-        # LiteRT by itself has no other kernels; Keras would let TensorFlow's in.
-        built_in = tf.lite.OpsSet.TFLITE_BUILTINS
-        if samples is not None:
-            built_in = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-            chosen = np.linspace(0, len(samples) - 1, min(_CALIBRATION, len(samples)), dtype=int)
-            model = _equalized(model)
-            options["optimizations"] = [tf.lite.Optimize.DEFAULT]
-            options["representative_dataset"] = lambda: ([samples[[i]]] for i in chosen)
-        options["target_spec"] = {"supported_ops": [built_in]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the converters' own ways; the outputs are compared
-        model.export(
-            path,
-            format="tf_saved_model" if kind == "savedmodel" else kind,
-            verbose=False,
-            input_signature=signature,
-            **options,
-        )
-
-
-def _add_letters(kind: str, path: Path, letters: Sequence[str]) -> None:
-    text = "".join(f"{letter}\n" for letter in letters)
-    if kind == "savedmodel":
-        folder = path / "assets.extra"  # which TensorFlow keeps for its users
-        folder.mkdir()
-        (folder / LABELS).write_text(text, encoding="utf-8")
-    elif kind == "onnx":
-        import onnx
-
-        written = onnx.load(path)
-        onnx.helper.set_model_props(written, {"letters": text})
-        onnx.save(written, path)
-    else:
-        # As TensorFlow Lite's metadata has it: a zip archive behind the model, which the runtime
-        # does not read and any unzip does.
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(LABELS, text)
-
-
-def _run_savedmodel(path: Path) -> tuple[Run, str]:
-    with tf.device("/CPU:0"):
-        loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        with tf.device("/CPU:0"):
-            (output,) = serve(images=tf.constant(images)).values()
-            return output.numpy()
-
-    run.loaded = loaded  # type: ignore[attr-defined]  # TensorFlow frees what nobody holds
-    return run, f"tensorflow {tf.__version__}"
-
-
-def _run_litert(path: Path) -> tuple[Run, str]:
-    import ai_edge_litert
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path))
-    runner = interpreter.get_signature_runner()
-
-    def run(images: np.ndarray) -> np.ndarray:
-        (output,) = runner(images=images).values()
-        return output
-
-    return run, f"ai-edge-litert {ai_edge_litert.__version__}"
-
-
-def _run_onnx(path: Path) -> tuple[Run, str]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return (
-        lambda images: session.run(None, {"images": images})[0],
-        f"onnxruntime {onnxruntime.__version__}",
-    )
-
-
-_RUNTIMES: dict[str, Callable[[Path], tuple[Run, str]]] = {
-    "savedmodel": _run_savedmodel,
-    "litert": _run_litert,
-    "onnx": _run_onnx,
-}
-
-
-def _outputs(run: Run, images: np.ndarray) -> np.ndarray:
+def _in_batches(run: Run, images: np.ndarray) -> np.ndarray:
     return np.concatenate(
         [run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
     )
 
 
-def _time(run: Run, images: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Runs images one by one; returns their outputs and the seconds that each took."""
-    run(images[:1])  # prepares for the shape
+def _one_by_one(run: Run, images: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Returns the outputs of up to `_TIMED` images, and the seconds that each took."""
+    run(images[:1])  # the runtime prepares for the shape
     outputs, seconds = [], []
-    for place in range(min(_TIMED, len(images))):
+    for row in range(min(_TIMED, len(images))):
         begin = time.perf_counter()
-        outputs.append(run(images[place : place + 1]))
+        outputs.append(run(images[row : row + 1]))
         seconds.append(time.perf_counter() - begin)
     return np.concatenate(outputs), seconds

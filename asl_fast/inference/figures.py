@@ -1,12 +1,15 @@
-"""Pictures: of images, of a training, of what a model gets right and wrong."""
+"""Figures: images, learning curves, and what a model gets right and wrong."""
 
 import dataclasses
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -18,7 +21,7 @@ from asl_fast.system.storage import make_folder, replacing
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
-__all__ = ["confusion", "curves", "mistakes", "preview", "reliability", "robustness"]
+__all__ = ["confusion", "curve_svg", "curves", "mistakes", "preview", "reliability", "robustness"]
 
 
 def preview(path: Path, split: Split, augment: AugmentOptions, seed: int = 0) -> None:
@@ -50,46 +53,64 @@ def preview(path: Path, split: Split, augment: AugmentOptions, seed: int = 0) ->
         half.suptitle(title)
         axes = half.subplots(4, 8).ravel()
         for axis, image, label in zip(axes, shown, labels[samples], strict=True):
-            axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-            axis.set_title(LETTERS[label], fontsize=8, pad=2)
-            axis.axis("off")
+            _show(axis, image, LETTERS[label])
     _save(figure, path)
 
 
 def curves(path: Path, history: Mapping[str, Sequence[float]]) -> None:
-    """Writes a PNG of accuracy and loss by epoch, for train and valid.
+    """Writes a PNG of training and validation accuracy and loss by epoch.
 
     Args:
         path: The PNG.
         history: As `keras.callbacks.History.history`: accuracy, loss, val_accuracy, val_loss.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axis, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        values = history[quantity]
-        epochs = np.arange(1, len(values) + 1)
-        axis.plot(epochs, values, "o-", ms=3, label="train (running mean, dropout on)")
-        axis.plot(epochs, history[f"val_{quantity}"], "o-", ms=3, label="valid")
-        axis.set(xlabel="epoch", ylabel=quantity)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
-        axis.legend()
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        _plot_curve(axes, history, quantity)
     _save(figure, path)
 
 
+def curve_svg(history: Mapping[str, Sequence[float]], quantity: str) -> bytes:
+    """Returns an SVG of one quantity by epoch, legible on light and dark pages.
+
+    Args:
+        history: As for `curves`.
+        quantity: "accuracy" or "loss".
+    """
+    names = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
+    style: Any = dict.fromkeys(names, "gray") | {"font.size": 9, "legend.framealpha": 0}
+    stream = io.BytesIO()
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(4.6, 3), layout="constrained")
+        _plot_curve(figure.subplots(), history, quantity)
+        figure.savefig(stream, format="svg", transparent=True)
+    return stream.getvalue()
+
+
+def _plot_curve(axes: Axes, history: Mapping[str, Sequence[float]], quantity: str) -> None:
+    epochs = np.arange(1, len(history[quantity]) + 1)
+    axes.plot(epochs, history[quantity], "o-", ms=3, label="training (running mean, dropout on)")
+    axes.plot(epochs, history[f"val_{quantity}"], "o-", ms=3, label="validation")
+    axes.set(xlabel="epoch", ylabel=quantity)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
 def confusion(path: Path, counts: np.ndarray) -> None:
-    """Writes a PNG of the confusion matrix; cells off the diagonal hold their count.
+    """Writes a PNG of the confusion matrix, with counts in the cells off the diagonal.
 
     Args:
         path: The PNG.
-        counts: Integers, (24, 24): rows the true letters, columns the model's.
+        counts: Integers, (24, 24): rows the true letters, columns the predicted ones.
     """
-    rows = int(counts.sum())
-    right = int(np.trace(counts))
+    images = int(counts.sum())
+    correct = int(np.trace(counts))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(9, 8), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the letter's images")
+    heat_map = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(heat_map, ax=axis, shrink=0.8, label="share of the letter's images")
     for row, column in np.argwhere(counts).tolist():
         if row != column:
             dark = shares[row, column] > 0.5
@@ -106,7 +127,7 @@ def confusion(path: Path, counts: np.ndarray) -> None:
     axis.set(
         xlabel="predicted",
         ylabel="true",
-        title=f"{right:,} of {rows:,} right ({right / rows:.2%})",
+        title=f"{correct:,} of {images:,} correct ({correct / images:.2%})",
     )
     axis.set_xticks(ticks, LETTERS)
     axis.set_yticks(ticks, LETTERS)
@@ -120,69 +141,75 @@ def mistakes(
     predictions: np.ndarray,
     probabilities: np.ndarray,
 ) -> None:
-    """Writes a PNG of images that a model got wrong, up to 32.
+    """Writes a PNG of misclassified images.
 
     Args:
         path: The PNG.
         images: (n, height, width, 1), pixels 0 to 255.
         labels: Integers, (n,), 0 to 23: the true letters.
-        predictions: Integers, (n,), 0 to 23: the model's.
-        probabilities: Floats, (n,), the model's for its letters.
+        predictions: Integers, (n,), 0 to 23: the predicted letters.
+        probabilities: Floats, (n,), of the predicted letters.
     """
-    lines = max(1, math.ceil(len(images) / 8))
-    figure = Figure(figsize=(11, 0.4 + 1.55 * lines), layout="constrained")
-    figure.suptitle("Worst mistakes: true letter → the model's" if len(images) else "No mistakes")
-    axes = figure.subplots(lines, 8).ravel()
+    rows = max(1, math.ceil(len(images) / 8))
+    figure = Figure(figsize=(11, 0.4 + 1.55 * rows), layout="constrained")
+    figure.suptitle("Worst mistakes: true → predicted letter" if len(images) else "No mistakes")
+    axes = figure.subplots(rows, 8).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, image, label, predicted, share in zip(
         axes, images, labels, predictions, probabilities, strict=False
     ):
-        axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{LETTERS[label]} → {LETTERS[predicted]} {share:.0%}", fontsize=9, pad=3)
+        _show(axis, image, f"{LETTERS[label]} → {LETTERS[predicted]} {share:.0%}")
     _save(figure, path)
 
 
 def reliability(path: Path, calibration: Mapping[str, Any]) -> None:
-    """Writes a PNG of how often a model is right against how sure it is.
+    """Writes a PNG of a model's accuracy against its confidence.
 
     Args:
         path: The PNG.
-        calibration: Of `evaluation.measure`.
+        calibration: As `evaluation.measure` returns it.
     """
-    bins = calibration["bins"]
-    sure, right, images = ([one[k] for one in bins] for k in ("probability", "accuracy", "images"))
+    confidence, accuracy, images = (
+        [one[key] for one in calibration["bins"]] for key in ("probability", "accuracy", "images")
+    )
     figure = Figure(figsize=(6, 6.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], "--", color="gray", label="sure as it is right")
-    upper.plot(sure, right, "o-", label="model")
-    upper.set(ylabel="share right", title=f"expected calibration error {calibration['error']:.3f}")
+    upper.plot([0, 1], [0, 1], "--", color="gray", label="perfectly calibrated")
+    upper.plot(confidence, accuracy, "o-", label="model")
+    upper.set(ylabel="accuracy", title=f"expected calibration error {calibration['error']:.3f}")
     upper.legend()
-    lower.bar(sure, images, width=0.03)
-    lower.set(xlabel="probability of the model's letter", ylabel="images", yscale="log")
+    lower.bar(confidence, images, width=0.03)
+    lower.set(xlabel="probability of the predicted letter", ylabel="images", yscale="log")
     for axis in (upper, lower):
         axis.grid(alpha=0.3)
     _save(figure, path)
 
 
-def robustness(path: Path, accuracy: float, found: Mapping[str, Mapping[str, float]]) -> None:
+def robustness(path: Path, accuracy: float, moved: Mapping[str, Mapping[str, float]]) -> None:
     """Writes a PNG of the accuracy against rotation and shift.
 
     Args:
         path: The PNG.
-        accuracy: On the images as they are.
-        found: As `evaluation.robustness` returns it.
+        accuracy: On the unchanged images.
+        moved: As `evaluation.robustness` returns it.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    units = {"rotation": "degrees, against the clock", "shift": "pixels, mean of four directions"}
+    units = {"rotation": "degrees, counterclockwise", "shift": "pixels, mean of four directions"}
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (kind, unit) in zip(axes, units.items(), strict=True):
-        points = sorted([(0.0, accuracy), *((float(k), v) for k, v in found[kind].items())])
+        points = sorted([(0.0, accuracy), *((float(k), v) for k, v in moved[kind].items())])
         axis.plot(*zip(*points, strict=True), "o-")
-        axis.set(xlabel=f"{kind} ({unit})", xticks=[place for place, _ in points])
+        axis.set(xlabel=f"{kind} ({unit})", xticks=[amount for amount, _ in points])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy")
     _save(figure, path)
+
+
+def _show(axes: Axes, image: np.ndarray, title: str) -> None:
+    axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=8, pad=3)
+    axes.axis("off")
 
 
 def _save(figure: Figure, path: Path) -> None:

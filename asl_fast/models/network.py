@@ -1,4 +1,4 @@
-"""Networks: the course's, and what any one takes and gives."""
+"""The course's network, and the input scale and output of any network."""
 
 import keras
 import numpy as np
@@ -18,14 +18,13 @@ def build_cnn(
     """Builds the CNN of the Keras course on Sign Language MNIST, uncompiled.
 
     Args:
-        input_shape: Height, width and channels of the images, which are floats in [0, 1].
-        classes: Int, how many letters.
-        dtype: Dtype policy of the layers; the softmax is float32 under any.
-        batch_norm_momentum: Float in [0, 1), of the averages that batch normalisation keeps.
+        input_shape: Height, width and channels of the images, floats in [0, 1].
+        classes: Number of letters.
+        dtype: Dtype policy of the layers, except for the softmax, which is always float32.
+        batch_norm_momentum: Float in [0, 1): momentum of the moving averages.
 
     Returns:
-        A `keras.Sequential` of plain Keras layers: (n, *input_shape) to probabilities
-        (n, classes), float32.
+        A `keras.Sequential` from (n, *input_shape) to probabilities (n, classes), float32.
     """
     layers = keras.layers
 
@@ -55,10 +54,10 @@ def build_cnn(
 
 
 def pixel_divisor(model: keras.Model) -> float:
-    """Returns what pixels of 0 to 255 are divided by before a model takes them.
+    """Returns the divisor that turns pixels in [0, 255] into the model's inputs.
 
-    That is 255, or 1 for a model that scales them itself: by a `Rescaling` or `Standardize` layer
-    before the first one with weights.
+    It is 1 for a model that scales pixels itself, by a `Rescaling` or `Standardize` layer before
+    its first layer with weights, and 255 for others.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.Rescaling):
@@ -69,20 +68,20 @@ def pixel_divisor(model: keras.Model) -> float:
             break
         else:
             continue
-        return 1.0 if scale < 0.1 else 255.0  # usual are 1 / 255 and 1 / 127.5
+        return 1.0 if scale < 0.1 else 255.0  # commonly 1 / 255 or 1 / 127.5
     return 255.0
 
 
 def check_probabilities(rows: np.ndarray, name: str = "The model") -> None:
-    """Raises an `InputError` where a model's outputs are no probabilities.
+    """Raises an `InputError` if a model's outputs are not probabilities.
 
     Args:
-        rows: Floats, (n, classes), what it gave.
-        name: What the message calls the model.
+        rows: The outputs, floats (n, classes).
+        name: The model's name for the message.
     """
-    # `not …`, as NaN is none either.
+    # `not …`, so that NaN fails too.
     if not (np.all(rows >= 0) and np.all(np.abs(rows.sum(axis=1) - 1) <= 0.01)):
         raise InputError(
-            f"{name} gives no probabilities: they would be 0 to 1 and add up to 1, as those of a "
-            "softmax do."
+            f"{name} outputs no probabilities: they must be at least 0 and sum to 1, as after a "
+            "softmax."
         )

@@ -1,4 +1,4 @@
-"""A recipe's optimiser, with its learning rate over the steps."""
+"""A recipe's optimizer and learning rate schedule."""
 
 import keras
 
@@ -9,11 +9,11 @@ __all__ = ["build_optimizer"]
 
 
 def build_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """Builds the optimiser of a training: Keras's, or `KernelMuon`.
+    """Builds a Keras optimizer, or `KernelMuon`.
 
     Args:
-        recipe: How to train.
-        steps: Int, of the whole training.
+        recipe: The recipe.
+        steps: Number of steps in the whole training.
     """
     optimizers = keras.optimizers
     rate: float | keras.optimizers.schedules.LearningRateSchedule = recipe.learning_rate
@@ -37,11 +37,11 @@ def build_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     }
     settings: dict = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
     if recipe.optimizer == "adamw":
-        settings["weight_decay"] = recipe.weight_decay  # it takes no None
+        settings["weight_decay"] = recipe.weight_decay  # AdamW rejects None
     elif recipe.optimizer == "sgd":
         settings |= {"momentum": 0.9, "nesterov": True}
     elif recipe.optimizer in ("muon", "kernel_muon"):
-        # Of the network's kernels the last one is not for it.
+        # Jordan 2024 leaves the output layer to AdamW.
         settings |= {
             "exclude_layers": ["predictions"],
             "weight_decay": recipe.weight_decay,

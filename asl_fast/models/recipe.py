@@ -1,4 +1,4 @@
-"""Recipes: everything that decides how the network is trained, to be taken in at a glance."""
+"""Recipes: everything that decides how the network is trained."""
 
 import dataclasses
 from typing import Any
@@ -18,22 +18,20 @@ class Recipe:
     """How to train.
 
     Args:
-        augment: What is done to the images on the way.
-        optimizer: One of `OPTIMIZERS`: Keras's, with Keras's settings but for what is said here;
-            SGD with a Nesterov momentum of 0.9; `KernelMuon` with a momentum of 0.85 and 3
-            Newton-Schulz steps.
-        learning_rate: Float, above 0: the highest.
-        batch_size: Int, at least 1: images a step.
-        epochs: Int, at least 1: passes over the train set.
-        schedule: One of `SCHEDULES`: how the learning rate falls to 0, if it does, from the end of
-            the warm-up to the last step.
+        augment: Augmentation of the training images.
+        optimizer: One of `OPTIMIZERS`, with Keras's defaults, except that SGD has a Nesterov
+            momentum of 0.9, and `KernelMuon` a momentum of 0.85 and 3 Newton-Schulz steps.
+        learning_rate: Float > 0, the peak.
+        batch_size: Int >= 1.
+        epochs: Int >= 1.
+        schedule: One of `SCHEDULES`: "constant", or "cosine" to 0 at the last step.
         warm_up: Float in [0, 1): the share of all steps in which the rate rises linearly from 0.
-        weight_decay: Float, at least 0: decoupled from the gradient, times the learning rate.
+        weight_decay: Float >= 0, decoupled from the gradient and scaled by the learning rate.
         label_smoothing: Float in [0, 1).
-        batch_norm_momentum: Float in [0, 1): of the averages that batch normalisation keeps.
+        batch_norm_momentum: Float in [0, 1): momentum of the moving averages.
 
     Raises:
-        InputError: A value out of its range; says which.
+        InputError: A value is out of range.
     """
 
     augment: AugmentOptions
@@ -79,7 +77,7 @@ _COURSE = AugmentOptions(
     data_format="channels_last",
 )
 
-# Chosen by photographs held out of the train set: benchmarks/results/study.md.
+# Chosen on photographs held out of the training set: benchmarks/results/study.md.
 _FAST = Recipe(
     _COURSE,
     optimizer="kernel_muon",
@@ -97,7 +95,7 @@ RECIPES = {
     # The course's notebook on data augmentation.
     "course": Recipe(_COURSE, optimizer="rmsprop", learning_rate=1e-3, batch_size=32, epochs=20),
     "fast": _FAST,
-    # Less computing than the course's 20 epochs, as its batches are larger.
+    # Takes less computing than the course's 20 epochs, since its batches are larger.
     "best": dataclasses.replace(_FAST, epochs=18),
 }
 

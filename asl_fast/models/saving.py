@@ -1,4 +1,4 @@
-"""Models on disk: Keras's own file, with the letters that the outputs stand for."""
+"""Model files: Keras's own format, with the letters of the outputs."""
 
 import json
 import re
@@ -11,91 +11,88 @@ import keras
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import replacing
 
-# Keras finds their layers in a model's file by name, once they are imported.
+# Keras finds the layers of a saved model by name, once their modules are imported.
 from asl_fast.transforms import random_augment, standardize  # noqa: F401
-
-# Keras finds their layers in a model's file by name, once they are imported.
 
 __all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
 
-EXPANSION = 100  # times that a model's file may expand; those of Keras don't
+EXPANSION = 100  # allowed ratio of expanded to compressed size; Keras does not compress
 
-# A member of the `.keras` file, which is a zip archive. Keras leaves it alone when it loads, and
-# out when it saves again.
+# A member of the `.keras` zip archive. Keras ignores it on loading, and drops it on saving again.
 _LETTERS = "asl_fast.json"
 
-_ENDINGS = (".keras", ".h5", ".hdf5")  # of the names that Keras loads models from
+_SUFFIXES = (".keras", ".h5", ".hdf5")  # of files that Keras loads
 
 
 def save_model(model: keras.Model, path: Path, letters: Sequence[str]) -> None:
-    """Saves a model as a `.keras` file that tells what its outputs stand for.
+    """Saves a model as a `.keras` file that holds the letters of its outputs.
 
     Args:
-        model: With as many outputs as letters.
+        model: The model, with k outputs.
         path: The file.
-        letters: A name for each output, in their order.
+        letters: k names, in the order of the outputs.
 
     Raises:
-        InputError: It can't be written.
+        InputError: The file can't be written.
     """
     with replacing(path) as aside:
         try:
             model.save(aside)
-        except ValueError as error:  # a clock that stands before 1980, which archives don't know
+        except ValueError as error:  # the clock is before 1980, which zip can't store
             raise InputError(f"{path} can't be written: {error}.") from None
         with zipfile.ZipFile(aside, "a") as archive:
             archive.writestr(_LETTERS, json.dumps({"letters": list(letters)}))
 
 
 def load_model(path: Path) -> keras.Model:
-    """Loads a Keras model, whatever it is for, uncompiled. Code within the file is not run.
+    """Loads any Keras model, uncompiled. Python code in the file is not run.
 
     Args:
-        path: A `.keras` file, or the folder of a run.
+        path: A `.keras` or HDF5 file, or the folder of a run.
 
     Raises:
-        InputError: There is none, or it can't be read; or it holds code, which is not run, or
-            expands to more than `EXPANSION` times its size.
+        InputError: The file is missing or damaged, contains Python code, or expands to more than
+            `EXPANSION` times its size.
     """
-    path = _file(path)
+    path = _model_file(path)
     try:
-        _refuse_bomb(path)
+        _check_expansion(path)
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for what is not a model of its own
-        reason = _in_words(path, error)
+    except Exception as error:  # Keras raises exceptions of many kinds
+        reason = _explain(path, error)
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
 
 
-def _in_words(path: Path, error: Exception) -> str:
-    """Returns why a model can't be loaded; of what Keras says of that at most a line."""
+def _explain(path: Path, error: Exception) -> str:
+    """Returns in one line why a model can't be loaded."""
     text = str(error)
-    if path.suffix not in _ENDINGS:
-        return f"the names of such end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}."
-    if path.suffix == _ENDINGS[0] and not zipfile.is_zipfile(path):
-        return "it is cut short, or another program's file."
+    if path.suffix not in _SUFFIXES:
+        return f"its name must end in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
+    if path.suffix == _SUFFIXES[0] and not zipfile.is_zipfile(path):
+        return "it is truncated, or not a Keras file."
     if "No model config" in text:
-        return "it holds weights alone."
+        return "it holds only weights. Save the whole model, with model.save()."
     if "arbitrary code" in text:
-        return "it holds Python code (in a Lambda layer), which is not run."
+        return "it contains Python code (in a Lambda layer), which is not run."
     if unknown := re.search(r"Could not locate (?:class|function) '([^']*)'", text):
-        return f"it needs {unknown[1]}, which is not one of Keras's layers."
+        return f"it needs {unknown[1]}, which is not part of Keras."
     return next(iter(text.splitlines()), type(error).__name__)
 
 
 def read_letters(path: Path) -> tuple[str, ...] | None:
-    """Returns what the outputs of a saved model stand for, or None if its file doesn't say.
+    """Returns the letters of a saved model's outputs, or None if the file does not hold them.
 
     Args:
         path: As for `load_model`.
 
     Raises:
-        InputError: There is no such file, or what it says is damaged.
+        InputError: The file is missing, or its letters are damaged.
     """
-    path = _file(path)
-    if not zipfile.is_zipfile(path):  # Keras's older HDF5 files are none
+    path = _model_file(path)
+    if not zipfile.is_zipfile(path):  # HDF5
         return None
     try:
-        _refuse_bomb(path)
+        _check_expansion(path)
         with zipfile.ZipFile(path) as archive:
             if _LETTERS not in archive.namelist():
                 return None
@@ -103,27 +100,27 @@ def read_letters(path: Path) -> tuple[str, ...] | None:
         if not (isinstance(letters, list) and all(isinstance(name, str) for name in letters)):
             raise TypeError
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: the letters that it holds are damaged.") from None
+        raise InputError(f"The letters in {path} are damaged.") from None
     return tuple(letters)
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Raises a `ValueError` for a file that Keras would expand far beyond its size."""
+def _check_expansion(path: Path) -> None:
+    """Raises a `ValueError` for a zip bomb."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        # Nobody reads more of a member than it says.
+        # The declared sizes suffice: zipfile reads no more of a member than it declares.
         size = sum(member.file_size for member in archive.infolist())
     if size > EXPANSION * path.stat().st_size:
         raise ValueError(f"it expands to {size:,} bytes, more than {EXPANSION} times its size")
 
 
-def _file(path: Path) -> Path:
+def _model_file(path: Path) -> Path:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             raise InputError(
-                f"{path} is a SavedModel, which can't be read back. Give the .keras file that it "
-                "was exported from."
+                f"{path} is a SavedModel, which can't be loaded. Give the .keras file that it was "
+                "exported from."
             )
         path = path / "model.keras"
     if not path.is_file():

@@ -12,10 +12,10 @@ SIDES = {"left": np.s_[:, :14], "right": np.s_[:, 14:], "top": np.s_[:14], "bott
 
 
 def build(letters=4, activation="softmax", before=()):
-    """A model whose letter is the bright side of an image."""
+    """A model that classifies which side of an image is bright."""
     kernel = np.full((28, 28, letters), -0.02, np.float32)
-    for place, side in enumerate(list(SIDES.values())[:letters]):
-        kernel[(*(side if isinstance(side, tuple) else (side,)), ..., place)] = 0.02
+    for output, side in enumerate(list(SIDES.values())[:letters]):
+        kernel[(*(side if isinstance(side, tuple) else (side,)), ..., output)] = 0.02
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -41,46 +41,47 @@ def saved(tmp_path_factory):
     return path
 
 
-def test_names_the_letter_of_paths_images_and_arrays(saved, tmp_path):
+def test_classifies_paths_images_and_arrays(saved, tmp_path):
     classifier = Classifier.load(saved)
     assert classifier.letters == tuple(SIDES)
     bright("top", 300).convert("RGB").save(tmp_path / "top.jpg")
-    given = [tmp_path / "top.jpg", bright("left", 50), np.asarray(bright("right"))]
-    found = classifier.predict(given)
-    assert [one.letter for one in found] == ["top", "left", "right"]
+    images = [tmp_path / "top.jpg", bright("left", 50), np.asarray(bright("right"))]
+    predictions = classifier.predict(images)
+    assert [prediction.letter for prediction in predictions] == ["top", "left", "right"]
     expected = build().predict(np.asarray(bright("right"))[None, ..., None] / 255, verbose=0)[0]
-    assert found[2].probability == pytest.approx(expected.max(), rel=1e-5)
-    assert found[2].top[0] == (found[2].letter, found[2].probability)
-    shares = [share for _, share in found[2].top]
-    assert shares == pytest.approx(sorted(expected.tolist(), reverse=True)[:3], rel=1e-4)
+    right = predictions[2]
+    assert right.probability == pytest.approx(expected.max(), rel=1e-5)
+    assert right.top[0] == (right.letter, right.probability)
+    probabilities = [probability for _, probability in right.top]
+    assert probabilities == pytest.approx(sorted(expected.tolist(), reverse=True)[:3], rel=1e-4)
     assert classifier.prepare(bright("left", 90)).shape == (28, 28, 1)
     assert classifier.predict([]) == []
-    assert classifier.predict(given[0]) == found[:1]
-    assert classifier.predict(given[1]) == found[1:2]
+    assert classifier.predict(images[0]) == predictions[:1]
+    assert classifier.predict(images[1]) == predictions[1:2]
 
 
-def test_files_come_in_order_with_what_is_wrong_with_them(saved, tmp_path):
+def test_files_come_in_order_with_their_errors(saved, tmp_path):
     sides = [list(SIDES)[number % 4] for number in range(600)]  # more than two batches
     files = [str(tmp_path / f"{number}.png") for number in range(600)]
     for side, file in zip(sides, files, strict=True):
         bright(side).save(file)
     (tmp_path / "7.png").write_text("no image")
     (tmp_path / "299.png").unlink()
-    found = list(Classifier.load(saved).predict_files([*files, b""]))
-    for number, (side, (prediction, note)) in enumerate(zip(sides, found, strict=False)):
+    results = list(Classifier.load(saved).predict_files([*files, b""]))
+    for number, (side, (prediction, note)) in enumerate(zip(sides, results, strict=False)):
         assert note == ""
         if number in (7, 299):
             assert f"{number}.png" in str(prediction)
             assert isinstance(prediction, InputError)
         else:
             assert prediction.letter == side, number
-    assert str(found[600][0]) == "standard input is empty."
+    assert str(results[600][0]) == "standard input is empty."
 
 
-def test_letters_come_with_the_model_or_are_asked_for(saved, tmp_path):
+def test_letters_come_from_the_file_or_the_caller(saved, tmp_path):
     plain = tmp_path / "plain.keras"
     build().save(plain)
-    with pytest.raises(InputError, match="doesn't say which letters its outputs stand for"):
+    with pytest.raises(InputError, match="does not hold the letters of its outputs"):
         Classifier.load(plain)
     assert Classifier.load(plain, "WXYZ").letters == tuple("WXYZ")
     assert Classifier.load(saved, "WXYZ").predict([bright("top")])[0].letter == "Y"
@@ -89,24 +90,23 @@ def test_letters_come_with_the_model_or_are_asked_for(saved, tmp_path):
             Classifier.load(plain, letters)
     with zipfile.ZipFile(plain, "a") as archive:
         archive.writestr("asl_fast.json", "[1")
-    with pytest.raises(InputError, match="letters that it holds are damaged"):
+    with pytest.raises(InputError, match="letters in .*plain.keras are damaged"):
         Classifier.load(plain)
 
 
 def test_pixels_are_scaled_as_the_model_expects():
-    given = [Image.effect_noise((40, 40), 90)]
-    expected = Classifier(build(), "WXYZ").predict(given)[0]
-    found = Classifier(build(before=[keras.layers.Rescaling(1 / 255)]), "WXYZ").predict(given)[0]
-    assert [share for _, share in found.top] == pytest.approx(
-        [share for _, share in expected.top], abs=1e-5
-    )
-    assert found.letter == expected.letter
+    noise = [Image.effect_noise((40, 40), 90)]
+    (expected,) = Classifier(build(), "WXYZ").predict(noise)
+    scaling = build(before=[keras.layers.Rescaling(1 / 255)])
+    (prediction,) = Classifier(scaling, "WXYZ").predict(noise)
+    assert dict(prediction.top) == pytest.approx(dict(expected.top), abs=1e-5)
+    assert prediction.letter == expected.letter
 
 
-def test_models_for_something_else_are_refused(tmp_path):
-    with pytest.raises(InputError, match="needed are images"):
+def test_models_with_other_shapes_or_outputs_are_rejected(tmp_path):
+    with pytest.raises(InputError, match="A classifier takes images"):
         Classifier(keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)]), "WXYZ")
-    with pytest.raises(InputError, match="gives no probabilities"):
+    with pytest.raises(InputError, match="outputs no probabilities"):
         Classifier(build(activation=None), "WXYZ").predict([bright("top")])
     (tmp_path / "a.keras").write_bytes(b"no model")
     with pytest.raises(InputError, match="can't be loaded as a Keras model"):

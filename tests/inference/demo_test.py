@@ -19,8 +19,8 @@ from tests.samples import blobs
 
 
 @pytest.fixture
-def matched(tmp_path):
-    """A model that names blobs without having been trained: by how bright each square is."""
+def template_model(tmp_path):
+    """A model that classifies blobs without training: by the brightness of each square."""
     images, labels = blobs(480)
     templates = np.stack([images[labels == i].mean(axis=0).ravel() for i in range(24)], axis=1)
     model = keras.Sequential(
@@ -42,11 +42,11 @@ def port():
 
 
 @pytest.fixture
-def served(matched, port, tmp_path):
-    """The program, serving the demo; and what it writes."""
+def served(template_model, port, tmp_path):
+    """The process that serves the demo, and its log."""
     pytest.importorskip("gradio")
     log = tmp_path / "log"
-    process = forked.start(log, forked.command_line, "demo", matched, "--port", port)
+    process = forked.start(log, forked.command_line, "demo", template_model, "--port", port)
     while not (log.exists() and "ends it" in log.read_text()):
         assert process.is_alive(), log.read_text()
         time.sleep(0.05)
@@ -105,14 +105,13 @@ def test_a_visit(browser, served, port, tmp_path):
 
         changed_by(page.get_by_role("button", name="Draw again").click)
         changed_by(page.get_by_label("Flip top and bottom").click)
-        # The lowest brightness above the highest one: they change places.
+        # The lowest brightness above the highest: they are swapped.
         for option, value in (("Rotation", "90"), ("Brightness, lowest", "2")):
             place = page.get_by_label(f"number input for {option}")
             place.fill(value)
             changed_by(lambda place=place: place.press("Tab"))
 
-        # What Gradio's own page says of itself; of an upload's progress, where that has ended
-        # before it asks.
+        # Messages of Gradio's own page, and of an upload's progress that has ended before it asks.
         own = ("Method not implemented.", "Response", f"{address}gradio_api/upload_progress?")
         assert [words for words in visited.complaints if not words.startswith(own)] == []
         assert all(request.startswith(address) for request in visited.requests)
@@ -124,14 +123,14 @@ def test_a_visit(browser, served, port, tmp_path):
     assert log.read_text() == f"Open {address} – Ctrl-C ends it.\n"
 
 
-def test_a_port_in_use_is_told(port):
+def test_a_port_in_use_is_named(port):
     pytest.importorskip("gradio")
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 is in use.*--port"),
     ):
         demo.serve(None, port=port)
-    with pytest.raises(InputError, match="Can't listen at port .* of 203.0.113.1: "):
+    with pytest.raises(InputError, match="Can't listen on port .* of 203.0.113.1: "):
         demo.serve(None, "203.0.113.1", port)
 
 

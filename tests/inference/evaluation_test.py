@@ -14,8 +14,8 @@ from asl_fast.models import saving
 from tests.samples import blobs
 
 
-class Bright(keras.layers.Layer):
-    """Says the letter whose number the middle pixel holds, surely or by half."""
+class MiddlePixel(keras.layers.Layer):
+    """Predicts the letter whose number the middle pixel holds."""
 
     def call(self, images):
         middle = keras.ops.cast(keras.ops.round(images[:, 14, 14, 0] * 255), "int32")
@@ -27,45 +27,45 @@ class Bright(keras.layers.Layer):
 
 @pytest.fixture(scope="module")
 def model():
-    return keras.Sequential([keras.Input((28, 28, 1)), Bright()])
+    return keras.Sequential([keras.Input((28, 28, 1)), MiddlePixel()])
 
 
-def split(labels, said):
+def split(labels, predicted):
     images = np.zeros((len(labels), 28, 28, 1), np.uint8)
-    images[...] = np.asarray(said, np.uint8)[:, None, None, None]
+    images[...] = np.asarray(predicted, np.uint8)[:, None, None, None]
     return dataset.Split(images, np.asarray(labels, np.int32), "here", "0", "either")
 
 
 def test_measures_by_letter_and_calibration():
     labels = np.array([0, 0, 0, 1, 1, 2])
     probabilities = np.full((6, 24), 0.01)
-    for row, (said, sure) in enumerate(
+    for row, (predicted, confidence) in enumerate(
         [(0, 0.9), (0, 0.7), (1, 0.5), (1, 0.9), (1, 0.9), (1, 0.7)]
     ):
-        probabilities[row, said] = sure
-    found = evaluation.measure(labels, probabilities)
-    assert found["right"] == 4
-    assert found["accuracy"] == pytest.approx(2 / 3)
+        probabilities[row, predicted] = confidence
+    result = evaluation.measure(labels, probabilities)
+    assert result["right"] == 4
+    assert result["accuracy"] == pytest.approx(2 / 3)
     # From the formula in Wilson's paper, worked by hand.
-    assert found["interval"] == pytest.approx([0.2999, 0.9032], abs=1e-4)
-    assert found["letters"]["A"] == pytest.approx(
+    assert result["interval"] == pytest.approx([0.2999, 0.9032], abs=1e-4)
+    assert result["letters"]["A"] == pytest.approx(
         {"precision": 1, "recall": 2 / 3, "f1": 0.8, "images": 3}
     )
-    assert found["letters"]["B"] == pytest.approx(
+    assert result["letters"]["B"] == pytest.approx(
         {"precision": 0.5, "recall": 1, "f1": 2 / 3, "images": 2}
     )
-    assert found["letters"]["C"] == {"precision": None, "recall": 0, "f1": 0, "images": 1}
-    assert set(found["letters"]) == {"A", "B", "C"}
-    # Bins of 0.5, 0.7 and 0.9: off by 0.5, 0.2 and 0.1 for 1, 2 and 3 images.
-    assert found["calibration"]["error"] == pytest.approx((0.5 + 0.4 + 0.3) / 6)
-    assert [one["images"] for one in found["calibration"]["bins"]] == [1, 2, 3]
+    assert result["letters"]["C"] == {"precision": None, "recall": 0, "f1": 0, "images": 1}
+    assert set(result["letters"]) == {"A", "B", "C"}
+    # Bins of 0.5, 0.7 and 0.9, whose accuracy is off by 0.5, 0.2 and 0.1 for 1, 2 and 3 images.
+    assert result["calibration"]["error"] == pytest.approx((0.5 + 0.4 + 0.3) / 6)
+    assert [one["images"] for one in result["calibration"]["bins"]] == [1, 2, 3]
 
 
-def test_leaves_pictures_and_tables(model, tmp_path):
+def test_writes_figures_and_tables(model, tmp_path):
     labels = [0, 0, 1, 2]
-    found = evaluation.evaluate(model, split(labels, [0, 3, 1, 3]), out=tmp_path / "out")
+    result = evaluation.evaluate(model, split(labels, [0, 3, 1, 3]), out=tmp_path / "out")
     out = tmp_path / "out"
-    assert json.loads((out / "evaluation.json").read_text()) == found
+    assert json.loads((out / "evaluation.json").read_text()) == result
     with (out / "confusion.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["true letter"] for row in rows] == list(LETTERS)
@@ -80,19 +80,19 @@ def test_leaves_pictures_and_tables(model, tmp_path):
         }
     for name in ("confusion", "mistakes", "reliability", "robustness"):
         assert np.asarray(Image.open(out / f"{name}.png")).std() > 5
-    assert len(np.asarray(Image.open(out / "mistakes.png"))) < 400  # pixels: a single line
-    # Images of one colour look the same wherever they are moved.
-    shares = [*found["robustness"]["rotation"].values(), *found["robustness"]["shift"].values()]
+    assert len(np.asarray(Image.open(out / "mistakes.png"))) < 400  # pixels: a single row of images
+    # Images of one colour look the same after any motion.
+    shares = [*result["robustness"]["rotation"].values(), *result["robustness"]["shift"].values()]
     assert shares == [0.5] * len(shares)
 
 
-def test_robustness_turns_and_shifts_every_way():
-    """Judged by a model that says B where a spot lies right of and above the middle."""
+def test_robustness_rotates_and_shifts_in_every_direction():
+    """By a model that predicts B if a spot lies above and to the right of the middle."""
 
     class Spot(keras.layers.Layer):
         def call(self, images):
-            found = keras.ops.max(images[:, :4, 16:, 0], axis=(1, 2)) > 0.2
-            return keras.ops.one_hot(keras.ops.cast(found, "int32"), 24)
+            is_there = keras.ops.max(images[:, :4, 16:, 0], axis=(1, 2)) > 0.2
+            return keras.ops.one_hot(keras.ops.cast(is_there, "int32"), 24)
 
         def compute_output_shape(self, shape):
             return (shape[0], 24)
@@ -100,11 +100,11 @@ def test_robustness_turns_and_shifts_every_way():
     images = np.zeros((1, 28, 28, 1), np.uint8)
     images[0, 1:3, 13:15] = 255  # at twelve o'clock: -15° take it to the right
     model = keras.Sequential([keras.Input((28, 28, 1)), Spot()])
-    found = evaluation.robustness(model, dataset.Split(images, np.array([1]), "", "", "either"))
-    assert found["rotation"]["-15"] == 1
-    assert found["rotation"]["15"] == 0
-    assert found["shift"]["1"] == 0
-    assert found["shift"]["3"] == 0.25  # to the right
+    result = evaluation.robustness(model, dataset.Split(images, np.array([1]), "", "", "either"))
+    assert result["rotation"]["-15"] == 1
+    assert result["rotation"]["15"] == 0
+    assert result["shift"]["1"] == 0
+    assert result["shift"]["3"] == 0.25  # to the right
 
 
 def test_the_worst_mistakes_come_first():
@@ -128,7 +128,7 @@ def test_mirror_images_are_averaged_in(model):
 
 def test_pixels_are_scaled_as_the_model_expects(model):
     scaling = keras.Sequential(
-        [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255), Bright()]
+        [keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255), MiddlePixel()]
     )
     images, labels = blobs(48)
     data = dataset.Split(images, labels, "", "", "either")
@@ -138,13 +138,13 @@ def test_pixels_are_scaled_as_the_model_expects(model):
     assert evaluation.robustness(scaling, data) == evaluation.robustness(model, data)
 
 
-def test_a_model_without_probabilities_is_refused():
+def test_a_model_without_probabilities_is_rejected():
     model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
-    with pytest.raises(InputError, match="gives no probabilities"):
+    with pytest.raises(InputError, match="outputs no probabilities"):
         evaluation.predict(model, split([0, 1], [0, 3]))
 
 
-def test_a_model_of_other_letters_is_refused(tmp_path):
+def test_a_model_of_other_letters_is_rejected(tmp_path):
     saving.save_model(build_cnn(), tmp_path / "model.keras", LETTERS[::-1])
-    with pytest.raises(InputError, match="names other letters than the data: Y X W"):
+    with pytest.raises(InputError, match="has other letters than the data: Y X W"):
         evaluation.load_model(tmp_path / "model.keras")

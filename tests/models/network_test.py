@@ -68,13 +68,13 @@ SCALING = {
 
 
 @pytest.mark.parametrize(("layers", "expected"), SCALING.values(), ids=SCALING.keys())
-def test_a_model_that_scales_pixels_itself_takes_them_whole(layers, expected):
+def test_a_model_that_scales_pixels_itself_gets_them_unscaled(layers, expected):
     tail = [keras.layers.Flatten(), keras.layers.Dense(3)]
     assert pixel_divisor(keras.Sequential([keras.Input((28, 28, 1)), *layers, *tail])) == expected
 
 
-def test_outputs_that_are_no_probabilities_are_told():
+def test_outputs_that_are_no_probabilities_are_rejected():
     check_probabilities(np.array([[0.25, 0.755], [1, 0]]))
     for rows in ([[0.5, 0.6]], [[-0.1, 1.1]], [[np.nan, 0.5]]):
-        with pytest.raises(InputError, match="a.keras gives no probabilities"):
+        with pytest.raises(InputError, match="a.keras outputs no probabilities"):
             check_probabilities(np.array(rows), "a.keras")

@@ -28,7 +28,7 @@ COURSE = RECIPES["course"]
     ],
     ids=str,
 )
-def test_a_value_out_of_range(change, message):
+def test_values_out_of_range_are_rejected(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(COURSE, **change)
 
@@ -64,21 +64,21 @@ def test_each_optimizer_trains_and_decays(name):
     assert np.diag(kernel.numpy()).max() < kernel.numpy()[0, 1]
 
 
-def test_the_course_s_recipe_is_the_course_s():
+def test_the_course_recipe_has_the_optimizer_of_the_course():
     optimizer = build_optimizer(COURSE, steps=10)
     optimizer.name = "rmsprop"
     assert type(optimizer) is keras.optimizers.RMSprop
     assert optimizer.get_config() == keras.optimizers.RMSprop(1e-3, name="rmsprop").get_config()
 
 
-def test_muon_takes_a_convolution_s_kernel_as_a_matrix():
+def test_kernel_muon_treats_a_convolution_kernel_as_a_matrix():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32)
     gradients = np.random.default_rng(1).normal(size=(3, *kernel.shape)).astype(np.float32)
     recipe = dataclasses.replace(COURSE, optimizer="kernel_muon", weight_decay=0.1)
-    ours = build_optimizer(recipe, steps=10)
-    kerass = keras.optimizers.Muon.from_config(ours.get_config())
+    kernel_muon = build_optimizer(recipe, steps=10)
+    muon = keras.optimizers.Muon.from_config(kernel_muon.get_config())
     four, two = keras.Variable(kernel), keras.Variable(kernel.reshape(36, 5))
-    for optimizer, variable in ((ours, four), (kerass, two)):
+    for optimizer, variable in ((kernel_muon, four), (muon, two)):
         for gradient in gradients:
             optimizer.apply([gradient.reshape(variable.shape)], [variable])
     np.testing.assert_allclose(four.numpy().reshape(36, 5), two.numpy(), rtol=1e-5)

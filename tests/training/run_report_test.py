@@ -11,8 +11,7 @@ from asl_fast.commands import cli
 from asl_fast.data import dataset
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import evaluation
-from asl_fast.training import diagnosis as doctor
-from asl_fast.training import run
+from asl_fast.training import diagnosis, run
 from asl_fast.training import run_report as report
 from tests.pages import visit
 from tests.samples import blobs, write_csv
@@ -43,7 +42,7 @@ def folder(home, tmp_path):
 def unmeasured(monkeypatch):
     """Spares the steps that the page measures."""
     monkeypatch.setattr(
-        doctor, "microseconds_an_image", lambda *_: {"augmentation": 1.0, "network": 99.0}
+        diagnosis, "microseconds_an_image", lambda *_: {"augmentation": 1.0, "network": 99.0}
     )
 
 
@@ -59,13 +58,13 @@ def text_of(page):
     return " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
-def test_the_page_tells_of_the_run(home, tmp_path):
+def test_the_page_describes_the_run(home, tmp_path):
     out = tmp_path / "new" / "page.html"
-    told = CliRunner().invoke(
+    result = CliRunner().invoke(
         cli.app, ["report", str(home / "run"), "--out", str(out), "--verbose"]
     )
-    assert told.exit_code == 0, told.output
-    assert f"Wrote {out}" in told.output
+    assert result.exit_code == 0, result.output
+    assert f"Wrote {out}" in result.output
     page = out.read_text()
     metrics = json.loads((home / "run" / "metrics.json").read_text())
     seen = text_of(page)
@@ -74,8 +73,8 @@ def test_the_page_tells_of_the_run(home, tmp_path):
         f"{metrics['images_per_second']:,.0f} images/s",
         metrics["dataset"]["train"]["sha256"],
         metrics["dataset"]["valid"]["source"],
-        "the first epoch, which compiles",
-        "an epoch after it, median",
+        "first epoch, including compilation",
+        "later epochs, median",
         "optimizer rmsprop",
         "rotation range 10",
         f"keras {metrics['versions']['keras']}",
@@ -90,15 +89,22 @@ def test_the_page_tells_of_the_run(home, tmp_path):
     predictions = probabilities.argmax(axis=-1)
     wrong = np.flatnonzero(predictions != labels)
     worst = wrong[probabilities[wrong, labels[wrong]].argmin()]
-    true, said = LETTERS[labels[worst]], LETTERS[predictions[worst]]
-    captions = re.findall(r"\b([A-Y]) , said ([A-Y] [A-Y] [\d.]+ % [A-Y] [\d.]+) %", seen)
+    true, predicted = LETTERS[labels[worst]], LETTERS[predictions[worst]]
+    last = {
+        name: values[-1]
+        for name, values in report._read_history(home / "run" / "history.csv").items()
+    }
+    for quantity in ("accuracy", "loss"):
+        ends = f"training {last[quantity]:.4f}, validation {last[f'val_{quantity}']:.4f}"
+        assert f"{quantity} , last epoch: {ends}" in seen
+    captions = re.findall(r"\b([A-Y]) , taken for ([A-Y] [A-Y] [\d.]+ % [A-Y] [\d.]+) %", seen)
     assert captions[0] == (
         true,
-        f"{said} {said} {probabilities[worst].max() * 100:.1f} % "
+        f"{predicted} {predicted} {probabilities[worst].max() * 100:.1f} % "
         f"{true} {probabilities[worst, labels[worst]] * 100:.1f}",
     )
     assert len(captions) == min(24, len(wrong))
-    assert f"{48 - len(wrong)} of 48 valid images are named rightly" in seen
+    assert f"{48 - len(wrong)} of 48 validation images are classified correctly" in seen
     assert page.count("as stored") == 1 + 8
     assert len(set(re.findall(r'src="(data:[^"]*)"', page))) >= 24 + 8 * 3 + len(captions)
 
@@ -122,14 +128,15 @@ def test_the_page_in_a_browser(browser, folder, tmp_path):
             assert page.locator("script, img[onerror]").count() == 0
             assert page.locator("h1").inner_text() == "<b>run & co"
             assert page.get_by_text(HOSTILE).count() == 5
-            boxes = page.locator(".chart").evaluate_all(
+            widths = page.locator(".chart img").evaluate_all(
                 "all => all.map(one => one.getBoundingClientRect().width)"
             )
-            assert all(280 < box < width for box in boxes)
+            assert len(widths) == 2
+            assert all(280 < chart < width for chart in widths)
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_data_that_moved_are_done_without_or_told(home, folder, tmp_path):
+def test_data_that_moved_are_left_out_or_given(home, folder, tmp_path):
     metrics = edit(folder)["dataset"]
     moved = {
         name: metrics[name] | {"source": str(tmp_path / "gone")}
@@ -140,10 +147,10 @@ def test_data_that_moved_are_done_without_or_told(home, folder, tmp_path):
     out = tmp_path / "page.html"
     report.write(folder, out)
     seen = text_of(out.read_text())
-    assert "Without pictures of the data" in seen
+    assert "Without images of the data" in seen
     assert f"There is no file {tmp_path / 'gone'}" in seen
     assert "Worst mistakes" not in seen
-    assert "The picture that the run left" in seen
+    assert "The figure that the run wrote" in seen
 
     report.write(folder, out, dataset.load(home / "data"))
     assert "Worst mistakes" in text_of(out.read_text())
@@ -152,7 +159,9 @@ def test_data_that_moved_are_done_without_or_told(home, folder, tmp_path):
     other.mkdir()
     write_csv(other / "sign_mnist_train.csv", *blobs(144, seed=9))
     shutil.copy(home / "data" / "sign_mnist_valid.csv", other)
-    with pytest.raises(InputError, match=r"other/sign_mnist_train.csv is not the train set of the"):
+    with pytest.raises(
+        InputError, match=r"other/sign_mnist_train.csv is not the training set of the"
+    ):
         report.write(folder, out, dataset.load(other))
 
 
@@ -163,9 +172,12 @@ SPOILT = {
     "nested": (lambda run: (run / "metrics.json").write_text("[" * 9999), "metrics.json can't be"),
     "a list": (lambda run: (run / "metrics.json").write_text("[]"), "metrics.json is damaged"),
     "a word": (lambda run: edit(run, images_per_second="many"), "images_per_second must be a num"),
-    "no parts": (lambda run: edit(run, dataset="<b>"), "dataset.train must be an object"),
+    "no objects": (lambda run: edit(run, dataset="<b>"), "dataset.train must be an object"),
     "a seed": (lambda run: edit(run, seed=-1), "seed must be in"),
-    "a recipe": (lambda run: edit(run, recipe={"augment": {"turn": 1}}), "recipe is none that"),
+    "a recipe": (
+        lambda run: edit(run, recipe={"augment": {"turn": 1}}),
+        "does not know such a recipe",
+    ),
     "no history": (lambda run: (run / "history.csv").unlink(), "history.csv can't be read"),
     "a history": (lambda run: (run / "history.csv").write_text("epoch\n1\n"), "no column 'acc"),
     "no model": (lambda run: (run / "model.keras").unlink(), "There is no model"),
@@ -174,7 +186,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT.keys())
-def test_what_is_no_run_is_told_in_one_line(folder, tmp_path, spoil, message):
+def test_a_folder_without_a_whole_run_is_rejected_in_one_line(folder, tmp_path, spoil, message):
     spoil(folder)
     with pytest.raises(InputError, match=message) as caught:
         report.write(folder, tmp_path / "page.html")
