@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from asl_fast.system import compile_cache, quiet
+from asl_fast.system import quiet
 
 if TYPE_CHECKING:
     from asl_fast.data.dataset import Dataset
@@ -67,6 +67,8 @@ def quietly(doing: str, verbose: bool = False) -> Iterator[None]:
 
 def load_tensorflow(verbose: bool = False) -> None:
     """Imports TensorFlow, without its messages unless `verbose`."""
+    from asl_fast.system import compile_cache
+
     compile_cache.enable()
     if verbose:
         os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -1,1 +1,1 @@
-"""The interface of Keras's `ImageDataGenerator` and its iterators."""
+"""`ImageDataGenerator` and its iterators, with Keras's interface."""

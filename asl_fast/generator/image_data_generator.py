@@ -1,4 +1,4 @@
-"""`ImageDataGenerator` as Keras has it, on top of batches that TensorFlow augments."""
+"""`ImageDataGenerator` with Keras's interface, whose batches TensorFlow augments as a whole."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from asl_fast.generator import replay
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
-from asl_fast.generator.iterators import NumpyArrayIterator
+from asl_fast.generator.iterators import BaseGenerator, NumpyArrayIterator, warn_of_channels
 from asl_fast.transforms import augmentation, standardize
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
@@ -25,11 +25,11 @@ _UNFITTED = (
     "This ImageDataGenerator specifies `{option}`, but it hasn't been fit on any training data. "
     "Fit it first by calling `.fit(numpy_data)`."
 )
-_BATCH = 1024  # images that `fit` augments at once
+_FIT_BATCH = 1024  # images that `fit` augments per call
 
 
 class _Statistic:
-    """A statistic of the data set: an array, or None before `fit`; may be set to either."""
+    """A statistic of the data set, an array or None; may be set to either."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -45,14 +45,14 @@ class _Statistic:
         generator._statistics[self._name].assign(np.asarray(value, np.float32))
 
 
-class ImageDataGenerator:
-    """Augments and standardises images, by the interface of Keras's `ImageDataGenerator`.
+class ImageDataGenerator(BaseGenerator):
+    """Augments and standardises images, with the interface of Keras's `ImageDataGenerator`.
 
-    Every option means what it does there, quirks included: see `AugmentOptions` and
-    `StandardizeOptions`, and pixels are equal for equal parameters. What differs is how: `flow`,
+    Every option means what it does in Keras, quirks included (see `AugmentOptions` and
+    `StandardizeOptions`), and the same parameters give the same pixels. Unlike Keras's, `flow`,
     `flow_from_directory` and `flow_from_dataframe` return a `tf.data.Dataset` that augments whole
-    batches in TensorFlow. Arithmetic is float32. Options may be set as attributes; iterators made
-    before keep theirs, but do follow `mean`, `std` and `zca_whitening_matrix`.
+    batches in TensorFlow, in float32. Options may be set as attributes; existing iterators keep
+    theirs, but do follow `mean`, `std` and `zca_whitening_matrix`.
 
     Args:
         featurewise_center: Bool. Subtracts the data set's mean; needs `fit`.
@@ -69,24 +69,25 @@ class ImageDataGenerator:
         zoom_range: Float or a pair.
         channel_shift_range: In the units of the pixels.
         fill_mode: "constant", "nearest", "reflect" or "wrap".
-        cval: Float, what lies beyond the border for "constant".
+        cval: Float, the pixels beyond the border for "constant".
         horizontal_flip: Bool.
         vertical_flip: Bool.
         rescale: None or a number to multiply by, after the augmentation.
         preprocessing_function: None, or a function of one image, a float32 array of rank 3. It is
-            called in Python, image by image, and limits the rate; those of `keras.applications`
+            called in Python, image by image, and limits the speed; those of `keras.applications`
             are recognised and run on whole batches.
-        data_format: "channels_last" or "channels_first", or None: Keras's own setting.
+        data_format: "channels_last", "channels_first" or None for Keras's own setting.
         validation_split: Float, at least 0 and below 1.
         interpolation_order: Int, 0 to 5.
-        dtype: "float16", "float32" or "float64", of the images given out; None: Keras's own.
+        dtype: "float16", "float32" or "float64", that of the batches' images; None for Keras's own
+            setting.
         rng: "stateless" draws each image's parameters from (seed, pass, image). "keras" draws what
             Keras's generator would draw, from NumPy's Mersenne Twister.
 
     Attributes:
         mean: Array that broadcasts against an image, or None before `fit`; may be set.
         std: Likewise.
-        zca_whitening_matrix: Array (d, d) for d values in an image, or None; may be set.
+        zca_whitening_matrix: Array (d, d) for images of d values, or None; may be set.
 
     Raises:
         ValueError: A wrong option; names it, its rule and the value.
@@ -157,14 +158,14 @@ class ImageDataGenerator:
             raise ValueError(
                 f"`dtype` must be 'float16', 'float32' or 'float64'. Received: {dtype!r}"
             )
-        self.augment_options()  # which checks them
+        self.augment_options()  # checks them
         checked = standardize.with_implied(self._standards())
         for name in ("featurewise_center", "featurewise_std_normalization", "samplewise_center"):
             setattr(self, name, getattr(checked, name))
         first = self.data_format == "channels_first"
         self.channel_axis, self.row_axis, self.col_axis = (1, 2, 3) if first else (3, 1, 2)
         with tf.device("CPU"):
-            # Read anew by each batch. Empty before `fit`: their shapes are the data's.
+            # Each batch reads them. Empty before `fit`, as their shapes depend on the data.
             self._statistics = {
                 name: tf.Variable(np.zeros(0, np.float32), shape=tf.TensorShape(None))
                 for name in ("mean", "std", "zca_whitening_matrix")
@@ -172,7 +173,7 @@ class ImageDataGenerator:
 
     @classmethod
     def from_keras(cls, generator: Any) -> "ImageDataGenerator":
-        """Returns one with the options and the statistics of Keras's own `ImageDataGenerator`."""
+        """Returns a generator with the options and statistics of one of Keras's own."""
         names = [name for name in inspect.signature(cls).parameters if name in vars(generator)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras has warned already
@@ -204,22 +205,7 @@ class ImageDataGenerator:
         subset: str | None = None,
     ) -> NumpyArrayIterator:
         """Returns batches from arrays; see `NumpyArrayIterator` for arguments and errors."""
-        return NumpyArrayIterator(
-            x,
-            y,
-            self,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            ignore_class_split=ignore_class_split,
-            subset=subset,
-            dtype=self.dtype,
-        )
+        return NumpyArrayIterator(**self._forwarded(locals()))
 
     def flow_from_directory(
         self,
@@ -241,28 +227,8 @@ class ImageDataGenerator:
         *,
         on_error: str = "raise",
     ) -> DirectoryIterator:
-        """Returns batches from image files in a folder a class; see `DirectoryIterator`."""
-        return DirectoryIterator(
-            directory,
-            self,
-            target_size=target_size,
-            color_mode=color_mode,
-            keep_aspect_ratio=keep_aspect_ratio,
-            classes=classes,
-            class_mode=class_mode,
-            data_format=self.data_format,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            follow_links=follow_links,
-            subset=subset,
-            interpolation=interpolation,
-            dtype=self.dtype,
-            on_error=on_error,
-        )
+        """Returns batches from image files in one folder per class; see `DirectoryIterator`."""
+        return DirectoryIterator(**self._forwarded(locals()))
 
     def flow_from_dataframe(
         self,
@@ -289,44 +255,28 @@ class ImageDataGenerator:
         **kwargs: Any,
     ) -> DataFrameIterator:
         """Returns batches from the image files that a dataframe names; see `DataFrameIterator`."""
+        arguments = self._forwarded(locals())
         for name in ("has_ext", "sort", "drop_duplicates"):
             if kwargs.pop(name, None) is not None:
-                warnings.warn(f"`{name}` has no effect any more", DeprecationWarning, stacklevel=2)
+                warnings.warn(f"`{name}` is ignored", DeprecationWarning, stacklevel=2)
         if kwargs:
             raise TypeError(f"flow_from_dataframe() takes no argument {sorted(kwargs)[0]!r}")
         if class_mode == "other":
-            warnings.warn('`class_mode="other"` is "raw" now', DeprecationWarning, stacklevel=2)
-            class_mode = "raw"
-        return DataFrameIterator(
-            dataframe,
-            directory,
-            self,
-            x_col=x_col,
-            y_col=y_col,
-            weight_col=weight_col,
-            target_size=target_size,
-            color_mode=color_mode,
-            classes=classes,
-            class_mode=class_mode,
-            data_format=self.data_format,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            subset=subset,
-            interpolation=interpolation,
-            validate_filenames=validate_filenames,
-            dtype=self.dtype,
-            on_error=on_error,
-        )
+            warnings.warn('`class_mode="other"` is now "raw"', DeprecationWarning, stacklevel=2)
+            arguments["class_mode"] = "raw"
+        return DataFrameIterator(**arguments)
+
+    def _forwarded(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Returns the arguments of a `flow…` method as its iterator takes them."""
+        own = {"image_data_generator": self, "data_format": self.data_format, "dtype": self.dtype}
+        given = {key: value for key, value in arguments.items() if key not in ("self", "kwargs")}
+        return given | own
 
     def standardize(self, x: np.ndarray) -> np.ndarray:
-        """Standardises an image or a batch, in place as far as Keras's does.
+        """Standardises an image or a batch, in place where Keras does.
 
         Args:
-            x: Floating array. A batch counts as one image for the samplewise options, as in Keras.
+            x: Floating array. The samplewise options treat a batch as one image, as in Keras.
 
         Returns:
             x, standardised.
@@ -352,14 +302,14 @@ class ImageDataGenerator:
     def get_random_transform(
         self, img_shape: tuple[int, ...], seed: int | None = None
     ) -> dict[str, Any]:
-        """Draws the parameters of an image from NumPy's global generator, as Keras does.
+        """Draws the parameters of one image from NumPy's global generator, as Keras does.
 
         Args:
             img_shape: Shape of the image.
-            seed: Int, to seed NumPy's global generator with first, or None.
+            seed: Int to seed NumPy's global generator with first, or None.
 
         Returns:
-            What `apply_transform` takes.
+            Parameters for `apply_transform`.
         """
         if seed is not None:
             np.random.seed(seed)
@@ -374,10 +324,10 @@ class ImageDataGenerator:
             x: Image of rank 3.
             transform_parameters: `theta` (degrees), `tx` and `ty` (pixels), `shear` (degrees),
                 `zx` and `zy`, `flip_horizontal`, `flip_vertical`, `channel_shift_intensity`,
-                `brightness`; what is missing does nothing.
+                `brightness`; missing ones change nothing.
 
         Returns:
-            The image, in the dtype of x, rounded where that holds whole numbers.
+            The image in the dtype of x, rounded if that is an integer type.
         """
         x = np.asarray(x)
         # Keras ignores other names.
@@ -393,15 +343,15 @@ class ImageDataGenerator:
         return self.apply_transform(x, self.get_random_transform(x.shape, seed))
 
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
-        """Gathers mean, deviation and ZCA matrix, where an option needs them.
+        """Computes mean, standard deviation and ZCA matrix, if an option needs them.
 
-        Images are rescaled first and augmented after, the opposite of `flow`, as in Keras;
-        `preprocessing_function` and the samplewise options have no part in it.
+        As in Keras, images are rescaled before they are augmented, the opposite of `flow`, and
+        `preprocessing_function` and the samplewise options are ignored.
 
         Args:
             x: Images of rank 4.
             augment: Bool. Whether to augment them.
-            rounds: Int, passes over augmented images.
+            rounds: Int, passes over the images, each augmented differently.
             seed: Int or None.
 
         Raises:
@@ -412,12 +362,7 @@ class ImageDataGenerator:
             raise ValueError(
                 f"Input to `.fit()` should have rank 4. Got array with shape: {x.shape}"
             )
-        if x.shape[self.channel_axis] not in (1, 3, 4):
-            warnings.warn(
-                f"`x` should have 1, 3 or 4 channels on axis {self.channel_axis}, for "
-                f'data_format="{self.data_format}". Received: an array of shape {x.shape}',
-                stacklevel=2,
-            )
+        warn_of_channels(x, self.data_format, stacklevel=3)
         if not self.featurewise_center:
             return
         standards = dataclasses.replace(
@@ -433,13 +378,13 @@ class ImageDataGenerator:
                 setattr(self, name, np.asarray(getattr(layer, name), dtype))
 
     def _to_fit(self, x: np.ndarray, rounds: int, seed: int | None) -> Iterator[tf.Tensor]:
-        """Yields the images to gather statistics over; not augmented for 0 rounds."""
+        """Yields the images to compute statistics of; not augmented for 0 rounds."""
         if rounds and seed is not None:
             np.random.seed(seed)
         options, size = self.augment_options(), (x.shape[self.row_axis], x.shape[self.col_axis])
         for _ in range(max(rounds, 1)):
-            for begin in range(0, len(x), _BATCH):
-                images = x[begin : begin + _BATCH].astype(np.float32)
+            for begin in range(0, len(x), _FIT_BATCH):
+                images = x[begin : begin + _FIT_BATCH].astype(np.float32)
                 if self.rescale:
                     images *= self.rescale
                 if rounds:
@@ -447,15 +392,15 @@ class ImageDataGenerator:
                     images = self._layer().apply(images, augmentation.from_table(drawn, options))
                 yield images
 
-    # What the iterators ask for.
+    # The interface for iterators.
 
     def augment_options(self) -> AugmentOptions:
-        """Returns what happens to the images at random, as the attributes have it now."""
+        """Returns the random changes to make to the images, by the current attributes."""
         names = {field.name for field in dataclasses.fields(AugmentOptions)} & set(vars(self))
         return AugmentOptions(**{name: getattr(self, name) for name in names}, quirks=True)
 
     def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns a batch, float32 of rank 4, standardised with the statistics of the moment."""
+        """Returns a float32 batch of rank 4, standardised with the current statistics."""
         x = self._preprocessed(images)
         x = standardize.samplewise(self._standards(), x)
         for option, name, apply in (
@@ -469,7 +414,7 @@ class ImageDataGenerator:
         return x
 
     def warn_unfitted(self) -> None:
-        """Warns where statistics are wanted and missing, as Keras does at each batch."""
+        """Warns if an option needs statistics that are missing, as Keras does at each batch."""
         for option, value in (
             ("featurewise_center", self.mean),
             ("featurewise_std_normalization", self.std),
@@ -496,7 +441,7 @@ class ImageDataGenerator:
         def each(batch: np.ndarray) -> np.ndarray:
             return np.stack([np.asarray(function(image), np.float32) for image in batch])
 
-        # On the host, for it may be any Python.
+        # On the host, because it may be any Python.
         return tf.ensure_shape(tf.numpy_function(each, [images], tf.float32), images.shape)
 
 

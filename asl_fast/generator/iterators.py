@@ -1,7 +1,8 @@
-"""What `ImageDataGenerator.flow` returns: datasets with the manners of Keras's iterators.
+"""Batches from arrays, and what all iterators of `ImageDataGenerator.flow…` share.
 
-Each is a `tf.data.Dataset` of one pass over its images, shuffled anew at each pass. Batches are
-augmented several at once, so that small ones cost little more an image than large ones.
+Each iterator is a `tf.data.Dataset` of one pass over its images, reshuffled for each pass, with
+the methods and attributes of Keras's iterators. Several batches are augmented per call, so that
+images in small batches cost little more than in large ones.
 """
 
 import contextlib
@@ -10,9 +11,9 @@ import re
 import threading
 import warnings
 from collections.abc import Callable
-from collections.abc import Iterator as Iterated
+from collections.abc import Iterator as IteratorOf
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -23,58 +24,63 @@ from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 
 from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
 from asl_fast.generator.replay import Pass, Replay
-from asl_fast.generator.subset import subset as subset_of
+from asl_fast.generator.subset import subset_rows
 from asl_fast.system.errors import InputError
 from asl_fast.transforms import augmentation
 from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
 __all__ = [
-    "ERROR",
-    "Idle",
+    "ERROR_PREFIX",
+    "BaseGenerator",
     "Iterator",
     "NumpyArrayIterator",
-    "Settings",
+    "Plan",
+    "chunks",
     "plain_errors",
-    "save_images",
+    "warn_of_channels",
 ]
 
-# Values that are augmented at once: 16 batches of 32 images of 28x28. With fewer the calls cost
-# more than the pixels; with more the first batch waits for its neighbours.
-_VALUES_AT_ONCE = 16 * 32 * 28 * 28
+# 16 batches of 32 images of 28x28. With fewer values per call the calls cost more than the pixels;
+# with more the first batch waits for its neighbours.
+_VALUES_PER_CALL = 16 * 32 * 28 * 28
 
-# As many as are augmented at once; TensorFlow's own choice grows to hundreds.
-_BATCHES_AHEAD = 16
+# As many batches as one call augments; TensorFlow's own choice grows to hundreds.
+_PREFETCHED_BATCHES = 16
 
-# Begins what the pipeline says of the user's files, to be found among what TensorFlow adds.
-ERROR = "asl_fast: "
+# Marks the pipeline's messages about the user's files within the text that TensorFlow adds.
+ERROR_PREFIX = "asl_fast: "
 _NO_PARAMETERS = np.zeros((1, len(PARAMETERS)), np.float32)
 
 
-class Settings(Protocol):
-    """What an iterator asks of its `ImageDataGenerator`."""
+class BaseGenerator:
+    """The interface that iterators need of a generator. This one leaves images as they are."""
 
-    rng: str
-    data_format: str
+    rng = "stateless"
+
+    def __init__(self, data_format: str) -> None:
+        self.data_format = data_format
 
     def augment_options(self) -> AugmentOptions:
-        """Returns what happens to the images at random."""
+        """Returns the random changes to make to the images."""
+        return AugmentOptions(data_format=self.data_format, quirks=True)
 
     def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns a batch, float32, standardised."""
+        """Returns a float32 batch of rank 4, standardised."""
+        return images
 
     def warn_unfitted(self) -> None:
-        """Warns where statistics are wanted and missing."""
+        """Warns if an option needs statistics that are missing."""
 
 
-class _Pass(NamedTuple):
-    """A pass over the images, or some of it.
+class Plan(NamedTuple):
+    """Which images to process, in which order and chunks.
 
     Attributes:
-        samples: int64, (n,), the images' numbers in their order.
-        epoch: int64 scalar, the pass's number.
-        parameters: float32, (n, len(PARAMETERS)), or None: drawn from the above.
-        ends: int64, (parts,), where each part ends.
+        samples: int64, (n,), row numbers.
+        epoch: int64 scalar, the number of the pass.
+        parameters: float32, (n, len(PARAMETERS)), or None to draw from `epoch` and `samples`.
+        ends: int64, (chunks,), where each chunk ends.
     """
 
     samples: tf.Tensor
@@ -83,50 +89,30 @@ class _Pass(NamedTuple):
     ends: tf.Tensor
 
 
-def parts(one: _Pass) -> tf.data.Dataset:
-    """Yields the parts of a pass, each a `Batch` without data."""
+def chunks(plan: Plan) -> tf.data.Dataset:
+    """Yields the chunks of a plan, each a `Batch` without data."""
 
-    def part(begin: tf.Tensor, end: tf.Tensor) -> Batch:
-        samples, parameters = each(lambda rows: rows[begin:end], (one.samples, one.parameters))
-        return Batch(None, samples, one.epoch, parameters)
+    def chunk(begin: tf.Tensor, end: tf.Tensor) -> Batch:
+        samples, parameters = each(lambda rows: rows[begin:end], (plan.samples, plan.parameters))
+        return Batch(None, samples, plan.epoch, parameters)
 
-    begins = tf.concat([[0], one.ends[:-1]], 0)
-    return tf.data.Dataset.from_tensor_slices((begins, one.ends)).map(part)
-
-
-class Idle:
-    """Stands for a generator where there is none: images stay as they are."""
-
-    rng = "stateless"
-
-    def __init__(self, data_format: str) -> None:
-        self.data_format = data_format
-
-    def augment_options(self) -> AugmentOptions:
-        """Returns options that change nothing."""
-        return AugmentOptions(data_format=self.data_format, quirks=True)
-
-    def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the images."""
-        return images
-
-    def warn_unfitted(self) -> None:
-        """Does nothing."""
+    begins = tf.concat([[0], plan.ends[:-1]], 0)
+    return tf.data.Dataset.from_tensor_slices((begins, plan.ends)).map(chunk)
 
 
 class Iterator(tf.data.Dataset):
-    """What all iterators share.
+    """The base of all iterators.
 
     As a dataset, in `keras.Model.fit`, `evaluate` and `predict`, in `map`, `take` and so on, it is
-    one pass over the images, `len(self)` batches, anew each time. `iter(self)`, and so a `for`
-    loop, begins a pass, and in Python never ends, as Keras's does not. `next(self)` goes through
-    passes of its own. `self[i]` is a batch of the present pass, augmented anew at each call. The
-    last three give NumPy arrays.
+    one pass over the images, `len(self)` batches, augmented again each time. In Python,
+    `iter(self)`, and so a `for` loop, begins a pass and never ends, like Keras's. `next(self)` goes
+    through passes of its own. `self[i]` is a batch of the current pass, augmented again at each
+    call. The last three return NumPy arrays.
 
     Attributes:
-        n: Int, images.
+        n: Int, number of images.
         seed: Int or None.
-        batch_index: Int, the batches that `next` has given of its pass.
+        batch_index: Int, batches of the current pass that `next` has returned.
     """
 
     white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
@@ -135,66 +121,75 @@ class Iterator(tf.data.Dataset):
     use_multiprocessing = False
     max_queue_size = 10
 
-    # Whether a batch is more than images, and whether its labels are the images.
-    _labelled = True
-    _echoes = False
-
+    image_data_generator: Any
+    data_format: str
     dtype: Any
+    save_to_dir: Any
+    save_prefix: str
+    save_format: str
+
+    _labelled = True  # whether batches hold more than images
+    _labels_are_images = False
+    # For the name of each saved image Keras draws a number below this.
+    _file_number_limit = 10**4
 
     def __init__(
         self,
-        settings: Settings,
         image_shape: tuple[int, int, int],
         n: int,
         batch_size: int,
         shuffle: bool,
         seed: int | None,
-        saving: int | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"`batch_size` must be an int, at least 1. Received: {batch_size!r}")
         if seed is not None and not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be None or an int in [0, 2**32). Received: {seed!r}")
+        if self.save_to_dir and not Path(self.save_to_dir).is_dir():
+            raise ValueError(
+                f"`save_to_dir` must be an existing folder. Received: {self.save_to_dir!r}"
+            )
         self.n = n
         self.seed = seed
         self.batch_index = 0
         self.lock = threading.Lock()
         self._batch_size = batch_size
-        self._settings = settings
-        self._augment_options = settings.augment_options()
+        self._generator = generator = self.image_data_generator or BaseGenerator(self.data_format)
+        self._augment_options = generator.augment_options()
         self._key = seed or 0
-        if seed is None and settings.rng != "keras":
+        if seed is None and generator.rng != "keras":
             self._key = int(np.random.randint(2**32, dtype=np.uint32))
         self._augment = RandomAugment(
             **dataclasses.asdict(self._augment_options), seed=self._key, dtype="float32"
         )
         self._replay: Replay | None = None
-        if settings.rng == "keras":
+        if generator.rng == "keras":
             first = self._augment_options.data_format == "channels_first"
             size = image_shape[1:] if first else image_shape[:2]
+            saving = self._file_number_limit if self.save_to_dir else None
             self._replay = Replay(self._augment_options, n, size, batch_size, shuffle, seed, saving)
-        self._given = self._own_passes = 0
-        self._present: int | None = None
+        self._batches_given = self._own_passes = 0
+        self._current_pass: int | None = None
         self._stream: OwnedIterator | None = None
-        at_once = min(16, _VALUES_AT_ONCE // (batch_size * int(np.prod(image_shape))))
-        self._rows = min(max(1, at_once) * batch_size, n)
+        batches_per_call = _VALUES_PER_CALL // (batch_size * int(np.prod(image_shape)))
+        self._rows_per_call = min(max(1, min(16, batches_per_call)) * batch_size, n)
         with tf.device("CPU"):
-            # Variables, for a pass starts in TensorFlow, also in a dataset made from this one.
-            self._pass = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._shuffled = tf.Variable(bool(shuffle), trainable=False)
-            self._wanted = (
+            # Variables, because a pass starts in TensorFlow, also in a dataset made from this one.
+            self._next_pass = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._shuffles = tf.Variable(bool(shuffle), trainable=False)
+            self._requested = (
                 tf.Variable([0], shape=[None], dtype=tf.int64, trainable=False),
                 tf.Variable(0, dtype=tf.int64, trainable=False),
                 tf.Variable(_NO_PARAMETERS, shape=[None, len(PARAMETERS)])
                 if self._replay
                 else None,
             )
-            self._dataset = without_autotuning(self._in_batches(self._plan()))
-            singles = self._loaded(self._plan_of_one(), parallel=False).map(self.finish)
-            self._singles = OwnedIterator(singles.with_options(_nothing_ahead()))
+            self._dataset = without_autotuning(self._in_batches())
+            requests = self._loaded(self._requests(), parallel=False).map(self.finish)
+            self._requests_done = OwnedIterator(requests.with_options(_on_demand()))
         super().__init__(tf.data.experimental.to_variant(self._dataset))
 
-    # What a dataset has.
+    # The interface of a dataset.
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._dataset]
@@ -205,10 +200,10 @@ class Iterator(tf.data.Dataset):
         return self._dataset.element_spec
 
     def __iter__(self) -> Any:
-        self._settings.warn_unfitted()
+        self._generator.warn_unfitted()
         if self._replay is None:
-            self._present = int(self._pass)
-        return _Passes(self)
+            self._current_pass = int(self._next_pass)
+        return _EndlessIterator(self)
 
     def __len__(self) -> int:
         return -(-self.n // self._batch_size)
@@ -216,86 +211,86 @@ class Iterator(tf.data.Dataset):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.n} images, {len(self)} batches>"
 
-    # What one of Keras's iterators has besides.
+    # The rest of the interface of Keras's iterators.
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch. Unlike Keras's it can't be set: make another iterator."""
+        """Images per batch. Unlike Keras's it can't be set: make another iterator."""
         return self._batch_size
 
     @property
     def num_batches(self) -> int:
-        """Batches in a pass."""
+        """Batches per pass."""
         return len(self)
 
     @property
     def shuffle(self) -> Any:
-        """Whether passes are shuffled; to be set. Called, it is `tf.data.Dataset.shuffle`."""
-        switch = _Switch(bool(self._shuffled))
-        switch.method = super().shuffle
-        return switch
+        """Whether passes are shuffled; may be set. Called, it is `tf.data.Dataset.shuffle`."""
+        flag = _ShuffleFlag(bool(self._shuffles))
+        flag.method = super().shuffle
+        return flag
 
     @shuffle.setter
     def shuffle(self, value: bool) -> None:
-        self._shuffled.assign(bool(value))
+        self._shuffles.assign(bool(value))
         if self._replay is not None:
             self._replay.shuffle = bool(value)
 
     @property
     def total_batches_seen(self) -> int:
-        """Batches given. A pass of `fit` or of a loop counts as a whole from its start."""
+        """Batches drawn. A pass of `fit` or of a loop counts as a whole from its start."""
         if self._replay is not None:
             return self._replay.total_batches_seen
-        return self._given + len(self) * (int(self._pass) - self._own_passes)
+        return self._batches_given + len(self) * (int(self._next_pass) - self._own_passes)
 
     @property
     def index_array(self) -> np.ndarray | None:
-        """The images' numbers in the order of the present pass, int64 (n,); None before any."""
+        """int64, (n,), row numbers in the order of the current pass; None before the first."""
         if self._replay is not None:
             return self._replay.index_array
-        return None if self._present is None else self._order(self._present)
+        return None if self._current_pass is None else self._order(self._current_pass).numpy()
 
     @property
-    def index_generator(self) -> Iterated[np.ndarray]:
-        """The images' numbers, batch by batch, for ever."""
+    def index_generator(self) -> IteratorOf[np.ndarray]:
+        """Row numbers, batch by batch, endlessly."""
         while True:
-            order = self._order(self._take_pass())
+            order = self._order(self._begin_pass()).numpy()
             for begin in range(0, self.n, self._batch_size):
                 yield order[begin : begin + self._batch_size]
 
     def on_epoch_begin(self) -> None:
-        """Does nothing, as Keras's."""
+        """Does nothing, like Keras's."""
 
     def on_epoch_end(self) -> None:
-        """Orders the images of `self[i]` anew."""
+        """Reshuffles the images of `self[i]`."""
         if self._replay is not None:
             self._replay.end_pass()
         else:
-            self._present = self._take_pass()
+            self._current_pass = self._begin_pass()
 
     def reset(self) -> None:
-        """Lets the next `next` begin a pass."""
+        """Makes the following `next` begin a pass."""
         self.batch_index, self._stream = 0, None
         if self._replay is not None:
             self._replay.batch_index = 0
 
     def next(self) -> Any:
-        """Does as `next(self)`."""
+        """Returns `next(self)`."""
         return self.__next__()
 
     def __next__(self) -> Any:
         with self.lock:
             if self._replay is not None:
-                batch = self._one(0, self._replay.next_batch())
+                batch = self._request(0, self._replay.next_batch())
                 self.batch_index = self._replay.batch_index
                 return batch
             if self._stream is None:
-                self._settings.warn_unfitted()
-                self._present = int(self._pass)
+                self._generator.warn_unfitted()
+                self._current_pass = int(self._next_pass)
                 self._own_passes += 1
                 self._stream = OwnedIterator(self)
             batch = self._as_numpy(self._stream.__next__)
-            self._given += 1
+            self._batches_given += 1
             self.batch_index += 1
             if self.batch_index == len(self):
                 self.reset()
@@ -307,21 +302,23 @@ class Iterator(tf.data.Dataset):
                 f"Asked to retrieve element {idx}, but the Sequence has length {len(self)}"
             )
         with self.lock:
-            self._settings.warn_unfitted()
+            self._generator.warn_unfitted()
             if self._replay is not None:
-                return self._one(0, self._replay.batch(idx))
-            if self._present is None:
-                self._present = self._take_pass()
-            samples = self._order(self._present)[idx * self._batch_size :][: self._batch_size]
-            self._given += 1
-            # Epochs that no pass has: each call augments anew.
-            return self._one(2**31 + self._given, Pass(samples, _NO_PARAMETERS, samples))
+                return self._request(0, self._replay.batch(idx))
+            if self._current_pass is None:
+                self._current_pass = self._begin_pass()
+            order = self._order(self._current_pass).numpy()
+            samples = order[idx * self._batch_size :][: self._batch_size]
+            self._batches_given += 1
+            # An epoch that no pass has, so that each call draws other parameters.
+            epoch = 2**31 + self._batches_given
+            return self._request(epoch, Pass(samples, _NO_PARAMETERS, samples))
 
-    # What `asl_fast.fit` takes.
+    # The interface for `asl_fast.fit`.
 
     @property
     def kept(self) -> Any:
-        """What the images and their company are gathered from: tensors, or None for files."""
+        """The tensors that batches are gathered from, or None if images are read from files."""
         return None
 
     @property
@@ -331,46 +328,134 @@ class Iterator(tf.data.Dataset):
 
     @property
     def divisible(self) -> bool:
-        """Whether `numbered` can give several batches as one."""
+        """Whether `numbered` can yield several batches as one element."""
         return self._replay is None
 
     def stored(self, *, shuffle: bool = True) -> tf.data.Dataset:
-        """Yields batches as they are stored, for ever, to be completed by `finish`.
+        """Yields batches as they are stored, endlessly; `finish` completes them.
 
         Args:
             shuffle: Bool. With `rng="keras"`, whether the batches of a pass come in the order in
-                which `keras.Model.fit(shuffle=True)` takes them; else without effect.
+                which `keras.Model.fit(shuffle=True)` takes them; otherwise without effect.
 
         Returns:
-            A dataset of `Batch`; its `data` are the images, and a triple of other inputs, labels
-            and weights.
+            A dataset of `Batch`; its `data` are (images, (other inputs, labels, weights)).
         """
         stored = self._loaded(self._endless(shuffle, 1))
         return without_autotuning(stored.prefetch(tf.data.AUTOTUNE))
 
     def numbered(self, *, shuffle: bool = True, at_once: int = 1) -> tf.data.Dataset:
-        """Yields what `stored` does without data, which are to be gathered from `kept`.
+        """Yields what `stored` does without data, which the caller gathers from `kept`.
 
         Args:
             shuffle: As for `stored`.
-            at_once: Int, how many batches of a pass come as one; 1 unless `divisible`.
+            at_once: Int, batches per element; 1 unless `divisible`.
         """
-        numbered = self._endless(shuffle, at_once).flat_map(parts)
+        numbered = self._endless(shuffle, at_once).flat_map(chunks)
         return without_autotuning(numbered.prefetch(tf.data.AUTOTUNE))
 
-    def _endless(self, shuffle: bool, at_once: int) -> tf.data.Dataset:
-        """Yields `_Pass` for ever."""
-        self._settings.warn_unfitted()
-        if self._replay is None:
-            return self._counted(self._batch_size * at_once).repeat()
-        self._replay.look_ahead()
-        return self._replayed(lambda replay: replay.epoch_of_fit(shuffle=shuffle)).repeat()
-
     def finish(self, batch: Batch) -> Any:
-        """Augments and standardises what `stored` yields; gives it as this iterator does."""
-        return self._element(self._dressed(batch), batch)
+        """Augments and standardises a batch of `stored`; returns it as the iterator would."""
+        return self._element(self._transformed(batch), batch)
 
-    def _dressed(self, batch: Batch) -> tf.Tensor:
+    # The pipeline.
+
+    def _loaded(self, plans: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
+        """Turns each `Plan` into its chunks, as in `stored`."""
+        raise NotImplementedError
+
+    def _order(self, epoch: int | tf.Tensor) -> tf.Tensor:
+        positions = tf.range(self.n, dtype=tf.int64)
+        return tf.cond(
+            self._shuffles.read_value(),
+            lambda: shuffled(positions, self.n, self._key, epoch),
+            lambda: positions,
+        )
+
+    def _ends(self, rows: int) -> tf.Tensor:
+        return tf.minimum(tf.range(0, self.n, rows, tf.int64) + rows, self.n)
+
+    def _drawn_pass(self, chunk_rows: int) -> tf.data.Dataset:
+        """Yields the plan of one pass, which takes its number when it starts."""
+
+        def begin(_: tf.Tensor) -> Plan:
+            epoch = self._next_pass.assign_add(1) - 1
+            return Plan(self._order(epoch), epoch, None, self._ends(chunk_rows))
+
+        return tf.data.Dataset.from_tensors(0).map(begin)
+
+    def _replayed_pass(self, draw: Callable[[Any], Pass]) -> tf.data.Dataset:
+        """Yields the plan of one pass, drawn as Keras would when it starts."""
+        rows = tf.TensorSpec([None], tf.int64)
+        signature = (rows, tf.TensorSpec([None, 10], tf.float32), rows)
+        drawn = tf.data.Dataset.from_generator(
+            lambda: iter([tuple(draw(self._replay))]), output_signature=signature
+        )
+        return drawn.map(
+            lambda order, parameters, ends: Plan(order, tf.int64.min, parameters, ends)
+        )
+
+    def _endless(self, shuffle: bool, batches_per_chunk: int) -> tf.data.Dataset:
+        """Yields plans of passes in chunks of whole batches, endlessly."""
+        self._generator.warn_unfitted()
+        if self._replay is None:
+            return self._drawn_pass(self._batch_size * batches_per_chunk).repeat()
+        self._replay.look_ahead()
+        return self._replayed_pass(lambda replay: replay.epoch_of_fit(shuffle=shuffle)).repeat()
+
+    def _in_batches(self) -> tf.data.Dataset:
+        """Yields the finished batches of one pass."""
+        if self._replay is None:
+            plans = self._drawn_pass(self._rows_per_call)
+        else:
+            plans = self._replayed_pass(lambda replay: replay.next_pass()).map(
+                lambda plan: plan._replace(ends=self._ends(self._rows_per_call))
+            )
+
+        def finish(batch: Batch) -> Any:
+            rows = tf.shape(batch.samples)[0]
+            missing = self._rows_per_call - rows
+
+            def padded(values: tf.Tensor) -> tf.Tensor:
+                full = tf.cond(
+                    missing > 0,
+                    lambda: tf.concat([values, tf.repeat(values[:1], missing, 0)], 0),
+                    lambda: values,
+                )
+                return tf.ensure_shape(full, [self._rows_per_call, *values.shape[1:]])
+
+            # The last rows of a pass are padded to one size, so that XLA compiles one program.
+            images, samples, parameters = each(
+                padded, (batch.data[0], batch.samples, batch.parameters)
+            )
+            full = self._transformed(Batch((images,), samples, batch.epoch, parameters))
+            return self._element(full[:rows], batch)
+
+        return (
+            self._loaded(plans)
+            .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+            .rebatch(self._batch_size)
+            .apply(tf.data.experimental.assert_cardinality(len(self)))
+            .prefetch(_PREFETCHED_BATCHES)
+        )
+
+    def _requests(self) -> tf.data.Dataset:
+        """Yields the plan of the batch that `_request` asks for, endlessly."""
+
+        def read(_: tf.Tensor) -> Plan:
+            samples, epoch, parameters = each(lambda v: v.read_value(), self._requested)
+            return Plan(samples, epoch, parameters, tf.shape(samples, tf.int64))
+
+        return tf.data.Dataset.from_tensors(0).repeat().map(read)
+
+    def _request(self, epoch: int, batch: Pass) -> Any:
+        values = (batch.order, epoch, batch.parameters)
+        for variable, value in zip(self._requested, values, strict=True):
+            if variable is not None:
+                variable.assign(value)
+        return self._as_numpy(self._requests_done.__next__)
+
+    def _transformed(self, batch: Batch) -> tf.Tensor:
         images = batch.data[0]
         if self._augment_options.idle:
             pixels = tf.cast(images, tf.float32)
@@ -379,126 +464,43 @@ class Iterator(tf.data.Dataset):
         else:
             parameters = augmentation.from_table(batch.parameters, self._augment_options)
             pixels = self._augment.apply(images, parameters)
-        return tf.cast(self._settings.standardized(pixels), self.dtype)
+        return tf.cast(self._generator.standardized(pixels), self.dtype)
 
     def _element(self, x: tf.Tensor, batch: Batch) -> Any:
         misc, y, weights = batch.data[1]
-        x = self._saved(x, batch.samples)
+        if self.save_to_dir:
+            # On the host, because any format that Pillow can write may be asked for.
+            x = tf.ensure_shape(tf.numpy_function(self._save, [x, batch.samples], x.dtype), x.shape)
         inputs = (x, *misc) if misc else x
         if not self._labelled:
             return inputs
-        y = x if self._echoes else y
+        y = x if self._labels_are_images else y
         return (inputs, y) if weights is None else (inputs, y, weights)
 
-    # What a kind of iterator adds.
+    def _save(self, images: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """Writes images as Keras's iterators do, stretched to 0 to 255; returns them."""
+        folder = Path(self.save_to_dir)
+        numbers = np.random.default_rng().integers(10**7, size=len(samples))
+        for image, sample, number in zip(images, samples, numbers, strict=True):
+            path = folder / f"{self.save_prefix}_{sample}_{number}.{self.save_format}"
+            keras.utils.array_to_img(image, self.data_format, scale=True).save(path)
+        return images
 
-    def _loaded(self, passes: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
-        """From `_Pass` to its parts, each a `Batch` with images and their company."""
-        raise AssertionError(f"{type(self).__name__} must say how images are read")
-
-    def _saved(self, x: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        """Returns x, having written its images to `save_to_dir`."""
-        return x
-
-    # How it works.
-
-    def _counted(self, rows: int) -> tf.data.Dataset:
-        """Yields a pass, whose number it is then, with its parts of so many rows."""
-
-        def begin(_: tf.Tensor) -> _Pass:
-            epoch, mixed = self._pass.assign_add(1) - 1, self._shuffled.read_value()
-            positions = tf.range(self.n, dtype=tf.int64)
-            order = tf.cond(
-                mixed, lambda: shuffled(positions, self.n, self._key, epoch), lambda: positions
-            )
-            return _Pass(order, epoch, None, self._ends(rows))
-
-        return tf.data.Dataset.from_tensors(0).map(begin)
-
-    def _replayed(self, draw: Callable[[Any], Pass]) -> tf.data.Dataset:
-        """Yields a pass as Keras would have drawn it, when it starts."""
-        rows = tf.TensorSpec([None], tf.int64)
-        signature = (rows, tf.TensorSpec([None, 10], tf.float32), rows)
-        drawn = tf.data.Dataset.from_generator(
-            lambda: iter([tuple(draw(self._replay))]), output_signature=signature
-        )
-        return drawn.map(
-            lambda order, parameters, ends: _Pass(order, tf.int64.min, parameters, ends)
-        )
-
-    def _ends(self, rows: int) -> tf.Tensor:
-        return tf.minimum(tf.range(0, self.n, rows, tf.int64) + rows, self.n)
-
-    def _plan(self) -> tf.data.Dataset:
-        """Yields a pass in parts of several batches."""
-        if self._replay is None:
-            return self._counted(self._rows)
-        passes = self._replayed(lambda replay: replay.next_pass())
-        return passes.map(lambda one: one._replace(ends=self._ends(self._rows)))
-
-    def _plan_of_one(self) -> tf.data.Dataset:
-        def wanted(_: tf.Tensor) -> _Pass:
-            samples, epoch, parameters = each(lambda v: v.read_value(), self._wanted)
-            return _Pass(samples, epoch, parameters, tf.shape(samples, tf.int64))
-
-        return tf.data.Dataset.from_tensors(0).repeat().map(wanted)
-
-    def _one(self, epoch: int, drawn: Pass) -> Any:
-        for variable, value in zip(
-            self._wanted, (drawn.order, epoch, drawn.parameters), strict=True
-        ):
-            if variable is not None:
-                variable.assign(value)
-        return self._as_numpy(self._singles.__next__)
-
-    def _in_batches(self, plan: tf.data.Dataset) -> tf.data.Dataset:
-        def finish(batch: Batch) -> Any:
-            rows = tf.shape(batch.samples)[0]
-
-            def filled(values: tf.Tensor) -> tf.Tensor:
-                whole = tf.cond(
-                    rows < self._rows,
-                    lambda: tf.concat([values, tf.repeat(values[:1], self._rows - rows, 0)], 0),
-                    lambda: values,
-                )
-                return tf.ensure_shape(whole, [self._rows, *values.shape[1:]])
-
-            # One size, so that XLA compiles one program: the last rows of a pass are filled up.
-            images, samples, parameters = each(
-                filled, (batch.data[0], batch.samples, batch.parameters)
-            )
-            whole = self._dressed(Batch((images,), samples, batch.epoch, parameters))
-            return self._element(whole[:rows], batch)
-
-        return (
-            self._loaded(plan)
-            .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-            .rebatch(self._batch_size)
-            .apply(tf.data.experimental.assert_cardinality(len(self)))
-            .prefetch(_BATCHES_AHEAD)
-        )
-
-    def _order(self, epoch: int) -> np.ndarray:
-        positions = tf.range(self.n, dtype=tf.int64)
-        if not bool(self._shuffled):
-            return positions.numpy()
-        return shuffled(positions, self.n, self._key, tf.constant(epoch, tf.int64)).numpy()
-
-    def _take_pass(self) -> int:
+    def _begin_pass(self) -> int:
         self._own_passes += 1
-        return int(self._pass.assign_add(1)) - 1
+        return int(self._next_pass.assign_add(1)) - 1
 
     def _as_numpy(self, pull: Callable[[], Any]) -> Any:
-        """Returns what `pull` gives in the form in which Keras's iterators give it."""
+        """Returns the batch that `pull` returns with the types of Keras's iterators."""
         with plain_errors():
             batch = tf.nest.map_structure(lambda values: values.numpy(), pull())
         if not self._labelled:
             return list(batch) if isinstance(batch, tuple) else batch
-        return tuple(list(part) if isinstance(part, tuple) else part for part in batch)
+        return tuple(list(item) if isinstance(item, tuple) else item for item in batch)
 
 
-def _nothing_ahead() -> tf.data.Options:
-    """Returns options for a dataset that computes an element when it is asked for, not before."""
+def _on_demand() -> tf.data.Options:
+    """Returns options for a dataset that computes an element only when asked for it."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
@@ -506,30 +508,30 @@ def _nothing_ahead() -> tf.data.Options:
     return options
 
 
-class _Passes(OwnedIterator):
-    """Iterates over one pass in a graph, and for ever in Python, where it gives NumPy arrays.
+class _EndlessIterator(OwnedIterator):
+    """Iterates over one pass in a graph, and endlessly in Python, as NumPy arrays.
 
     `keras.Model.fit` asks for batches within its compiled step, and for a new iterator at each
     epoch; a `for` loop over one of Keras's iterators goes on until it is left.
     """
 
-    def __init__(self, over: Iterator) -> None:
-        super().__init__(over)
-        self._over = over
+    def __init__(self, dataset: Iterator) -> None:
+        super().__init__(dataset)
+        self._iterated = dataset
         self._pull: Callable[[], Any] = super().__next__
 
     def __next__(self) -> Any:
         if not tf.executing_eagerly():
             return super().__next__()
         try:
-            return self._over._as_numpy(self._pull)
+            return self._iterated._as_numpy(self._pull)
         except StopIteration:
-            self._pull = OwnedIterator(self._over).__next__
-            return self._over._as_numpy(self._pull)
+            self._pull = OwnedIterator(self._iterated).__next__
+            return self._iterated._as_numpy(self._pull)
 
 
-class _Switch(int):
-    """The `shuffle` of an iterator: for Keras a bool, for a dataset a method."""
+class _ShuffleFlag(int):
+    """The `shuffle` of an iterator: to Keras a bool, to a dataset a method."""
 
     method: Any
 
@@ -541,13 +543,13 @@ class _Switch(int):
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterated[None]:
-    """Raises what the pipeline says of the user's files as one line, without TensorFlow's."""
+def plain_errors() -> IteratorOf[None]:
+    """Raises the pipeline's errors about the user's files as one line, without TensorFlow's."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        _, found, text = error.message.partition(ERROR)
-        if not found:
+        _, prefix, text = error.message.partition(ERROR_PREFIX)
+        if not prefix:
             raise
         line = text.splitlines()[0].rstrip().removesuffix("]")
         raise InputError(re.sub(r"\\(.)", r"\1", line)) from None  # TensorFlow escapes quotes
@@ -558,20 +560,20 @@ class NumpyArrayIterator(Iterator):
 
     Args:
         x: Images, (n, height, width, channels), or channels first, of any number type; or a pair
-            `[images, more]` of these and one array, or a list of them, of as many rows.
+            `[images, more]`, where `more` is an array of n rows or a list of them.
         y: Labels, n rows, or None.
         image_data_generator: `ImageDataGenerator`.
         batch_size: Int, at least 1.
         shuffle: Bool.
         sample_weight: Array of n rows, or None.
-        seed: Int in [0, 2**32), or None: one drawn from NumPy's global generator.
-        data_format: As the generator's, or None.
+        seed: Int in [0, 2**32), or None to draw one from NumPy's global generator.
+        data_format: "channels_last", "channels_first" or None for the generator's.
         save_to_dir: Folder to write every augmented image to, or None.
-        save_prefix: Str that their names begin with.
-        save_format: Ending of their names.
+        save_prefix: Str, the beginning of their names.
+        save_format: Str, the ending of their names.
         subset: "training", "validation" or None.
-        ignore_class_split: Bool. False refuses subsets that don't hold the same classes.
-        dtype: Floating, of the images given out.
+        ignore_class_split: Bool. False rejects subsets that don't hold the same classes.
+        dtype: Floating dtype of the batches' images; None for Keras's own setting.
 
     Raises:
         ValueError: Rows that don't match, images of another rank, no images, pixels that are not
@@ -595,40 +597,18 @@ class NumpyArrayIterator(Iterator):
         ignore_class_split: bool = False,
         dtype: Any = None,
     ) -> None:
+        self.image_data_generator = image_data_generator
         self.dtype = dtype or keras.config.floatx()
         self.data_format = data_format or image_data_generator.data_format
-        misc: list[Any] = []
-        if isinstance(x, tuple | list):
-            if len(x) != 2:
-                raise ValueError(
-                    f"`x` must be an array or a pair `[images, more]`. Received: {len(x)} parts"
-                )
-            misc = [np.asarray(m) for m in (x[1] if isinstance(x[1], list) else [x[1]])]
-            x = x[0]
-        x = np.asarray(x)
-        arrays = {
-            "y": None if y is None else np.asarray(y),
-            "sample_weight": None if sample_weight is None else np.asarray(sample_weight),
-            **{f"x[1][{i}]": more for i, more in enumerate(misc)},
-        }
-        for name, rows in arrays.items():
-            if rows is not None and (rows.ndim == 0 or len(rows) != len(x)):
-                raise ValueError(
-                    f"`x` and `{name}` should have the same length. Found: x.shape = {x.shape}, "
-                    f"{name}.shape = {rows.shape}"
-                )
+        self.save_to_dir = save_to_dir
+        self.save_prefix = save_prefix
+        self.save_format = save_format
+        arrays = _as_arrays(x, y, sample_weight)
         if subset is not None:
-            part = np.arange(len(x))
-            part, _ = subset_of(
-                part,
-                arrays["y"],
-                validation_split=image_data_generator._validation_split,
-                subset=subset,
-                ignore_class_split=ignore_class_split,
-            )
-            within = slice(part[0], part[-1] + 1) if len(part) else slice(0, 0)
-            x = x[within]
-            arrays = {n: None if rows is None else rows[within] for n, rows in arrays.items()}
+            split = image_data_generator._validation_split
+            rows = subset_rows(len(arrays["x"]), arrays["y"], split, subset, ignore_class_split)
+            arrays = {name: None if a is None else a[rows] for name, a in arrays.items()}
+        x, self.y, self.sample_weight, *self.x_misc = arrays.values()
         if x.ndim != 4:
             raise ValueError(
                 "Input data in `NumpyArrayIterator` should have rank 4. You passed an array with "
@@ -636,30 +616,15 @@ class NumpyArrayIterator(Iterator):
             )
         if not len(x):
             raise ValueError(f"`x` holds no images. Received: an array of shape {x.shape}")
-        channels_axis = 3 if self.data_format == "channels_last" else 1
-        if x.shape[channels_axis] not in (1, 3, 4):
-            warnings.warn(
-                f"`x` should have 1, 3 or 4 channels on axis {channels_axis}, for "
-                f'data_format="{self.data_format}". Received: an array of shape {x.shape}',
-                stacklevel=3,
-            )
-        # Whole bytes stay as they are: a quarter of the memory, and the same pixels.
+        warn_of_channels(x, self.data_format, stacklevel=4)
+        # uint8 stays as it is: a quarter of the memory, and the same pixels.
         self._pixels, pixels = shared(x, None if x.dtype == np.uint8 else self.dtype)
         _check_finite(self._pixels)
-        self.x_misc = [rows for name, rows in arrays.items() if name.startswith("x[1]")]
-        self.y, self.sample_weight = arrays["y"], arrays["sample_weight"]
         self._labelled = self.y is not None
-        self.image_data_generator = image_data_generator
-        self.save_to_dir = save_to_dir
-        self.save_prefix = save_prefix
-        self.save_format = save_format
         with tf.device("CPU"):
-            rest = each(tf.convert_to_tensor, (tuple(self.x_misc), self.y, self.sample_weight))
-        self._stored = (pixels, rest)
-        saving = int(1e4) if save_to_dir else None
-        super().__init__(
-            image_data_generator, x.shape[1:], len(x), batch_size, shuffle, seed, saving
-        )
+            others = each(tf.convert_to_tensor, (tuple(self.x_misc), self.y, self.sample_weight))
+        self._stored = (pixels, others)
+        super().__init__(x.shape[1:], len(x), batch_size, shuffle, seed)
 
     @property
     def x(self) -> np.ndarray:
@@ -671,37 +636,45 @@ class NumpyArrayIterator(Iterator):
         """The images, and a triple of other inputs, labels and weights."""
         return self._stored
 
-    def _loaded(self, passes: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
-        def load(batch: Batch) -> Batch:
-            return gathered(self._stored, batch)
-
+    def _loaded(self, plans: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
         calls = tf.data.AUTOTUNE if parallel else None
-        return passes.flat_map(parts).map(load, num_parallel_calls=calls)
-
-    def _saved(self, x: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        if not self.save_to_dir:
-            return x
-        return save_images(
-            x, samples, Path(self.save_to_dir), self.save_prefix, self.save_format, self.data_format
+        return plans.flat_map(chunks).map(
+            lambda batch: gathered(self._stored, batch), num_parallel_calls=calls
         )
 
 
-def save_images(
-    x: tf.Tensor, samples: tf.Tensor, to: Path, prefix: str, ending: str, data_format: str
-) -> tf.Tensor:
-    """Writes images as Keras's iterators do, stretched to 0 to 255; returns them."""
-    if not to.is_dir():
-        raise ValueError(f"`save_to_dir` must be a folder that is there. Received: {str(to)!r}")
+def _as_arrays(x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+    """Returns images, labels, weights and other inputs by name, checked for the same length."""
+    more: Any = []
+    if isinstance(x, tuple | list):
+        if len(x) != 2:
+            raise ValueError(
+                f"`x` must be an array or a pair `[images, more]`. Received: {len(x)} items"
+            )
+        x, more = x
+    more = more if isinstance(more, list) else [more]
+    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    given |= {f"x[1][{place}]": rows for place, rows in enumerate(more)}
+    arrays = {name: None if rows is None else np.asarray(rows) for name, rows in given.items()}
+    shape = np.asarray(x).shape
+    for name, rows in arrays.items():
+        if rows is not None and name != "x" and rows.shape[:1] != shape[:1]:
+            raise ValueError(
+                f"`x` and `{name}` should have the same length. Found: x.shape = {shape}, "
+                f"{name}.shape = {rows.shape}"
+            )
+    return arrays
 
-    def write(images: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        names = np.random.default_rng().integers(10**7, size=len(samples))
-        for image, sample, name in zip(images, samples, names, strict=True):
-            path = to / f"{prefix}_{sample}_{name}.{ending}"
-            keras.utils.array_to_img(image, data_format, scale=True).save(path)
-        return images
 
-    # On the host, since any format that Pillow can write may be asked for.
-    return tf.ensure_shape(tf.numpy_function(write, [x, samples], x.dtype), x.shape)
+def warn_of_channels(x: np.ndarray, data_format: str, stacklevel: int) -> None:
+    """Warns of images whose number of channels suggests another data format."""
+    axis = 3 if data_format == "channels_last" else 1
+    if x.shape[axis] not in (1, 3, 4):
+        warnings.warn(
+            f"`x` should have 1, 3 or 4 channels on axis {axis}, for "
+            f'data_format="{data_format}". Received: an array of shape {x.shape}',
+            stacklevel=stacklevel,
+        )
 
 
 def _check_finite(pixels: np.ndarray) -> None:
@@ -711,6 +684,6 @@ def _check_finite(pixels: np.ndarray) -> None:
     broken = ~(np.isfinite(flat.max(axis=1)) & np.isfinite(flat.min(axis=1)))
     if broken.any():
         raise ValueError(
-            f"Image {int(broken.argmax())} of `x` holds pixels that are not finite, as have "
-            f"{int(broken.sum())} of {len(pixels)}: mend or remove them"
+            f"Image {int(broken.argmax())} of `x` holds pixels that are not finite, as do "
+            f"{int(broken.sum())} of {len(pixels)}: correct or remove them"
         )

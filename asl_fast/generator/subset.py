@@ -1,10 +1,10 @@
-"""The train and the validation part of arrays, as `ImageDataGenerator.flow` divides them."""
+"""The training and the validation subset of arrays, as `ImageDataGenerator.flow` splits them."""
 
 import numpy as np
 
 from asl_fast.transforms.checks import check_validation_split
 
-__all__ = ["subset"]
+__all__ = ["subset", "subset_rows"]
 
 
 def subset(
@@ -15,38 +15,50 @@ def subset(
     subset: str,
     ignore_class_split: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns one part of a data set: the first share is for validation, the rest for training.
+    """Returns one subset of a data set: the first rows are for validation, the rest for training.
 
-    The rows are taken in their order, so near-duplicates that stand together stay together;
-    Sign Language MNIST has so many elsewhere that only its own valid file is a fair measure.
+    Rows keep their order. Near-duplicates that are far apart, as in Sign Language MNIST, can
+    therefore end up on both sides; only its own validation file gives a fair measure.
 
     Args:
         x: Images, (rows, …).
         y: Labels, (rows, …), or None.
-        validation_split: Float in [0, 1), the share for validation.
+        validation_split: Float in [0, 1), the fraction for validation.
         subset: "training" or "validation".
-        ignore_class_split: Bool. False refuses parts that don't hold the same classes.
+        ignore_class_split: Bool. False rejects subsets that don't hold the same classes.
 
     Returns:
         Views of x and y.
 
     Raises:
-        ValueError: An option is wrong, x and y differ in length, or the parts differ in classes.
+        ValueError: An option is wrong, x and y differ in length, or the subsets in classes.
     """
     check_validation_split(validation_split)
+    if y is not None and len(y) != len(x):
+        raise ValueError(f"`x` and `y` must have the same length. Received: {len(x)} and {len(y)}")
+    rows = subset_rows(len(x), y, validation_split, subset, ignore_class_split)
+    return x[rows], None if y is None else y[rows]
+
+
+def subset_rows(
+    count: int,
+    y: np.ndarray | None,
+    validation_split: float,
+    subset: str | None,
+    ignore_class_split: bool,
+) -> slice:
+    """Returns which of `count` rows belong to a subset; see `subset`."""
     if subset not in ("training", "validation"):
         raise ValueError(f"`subset` must be 'training' or 'validation'. Received: {subset!r}")
-    if y is not None and len(y) != len(x):
-        raise ValueError(f"`x` has {len(x)} rows and `y` {len(y)}: they must be as many")
-    border = int(len(x) * validation_split)
-    first, rest = slice(0, border), slice(border, None)
-    same = (
-        y is None or ignore_class_split or np.array_equal(np.unique(y[first]), np.unique(y[rest]))
+    border = int(count * validation_split)
+    same_classes = (
+        y is None
+        or ignore_class_split
+        or np.array_equal(np.unique(y[:border]), np.unique(y[border:]))
     )
-    if not same:
+    if not same_classes:
         raise ValueError(
-            "`validation_split` leaves parts with different classes: shuffle the rows first, "
-            f"or set `ignore_class_split`. Received: {validation_split!r}"
+            "Training and validation subsets have different classes after the split: shuffle the "
+            f"rows first, or set `ignore_class_split`. Received: {validation_split!r}"
         )
-    part = first if subset == "validation" else rest
-    return x[part], None if y is None else y[part]
+    return slice(0, border) if subset == "validation" else slice(border, None)

@@ -1,1 +1,1 @@
-"""Other people's scripts: read without running them, checked, and run on this package."""
+"""Users' Keras scripts: checked without running them, or run with this package."""

@@ -1,12 +1,11 @@
 """Runs a user's training script unchanged, with the fast generator in place of Keras's.
 
-What today's Keras no longer takes is taken care of on the way, and said once a line, so that the
-user can mend the script.
+Calls that today's Keras rejects are translated, with one note per line, so that the user can update
+the script.
 """
 
 import contextlib
 import functools
-import importlib
 import inspect
 import math
 import os
@@ -14,6 +13,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from asl_fast.training import source
 
 __all__ = ["run"]
 
-# Where scripts find the generator, or found it once.
-_HOMES = (
+# Where scripts import the generator from, today or in older versions.
+_GENERATOR_MODULES = (
     "keras.preprocessing.image",
     "keras._tf_keras.keras.preprocessing.image",
     "keras.src.legacy.preprocessing.image",
@@ -41,8 +41,19 @@ _FAST = {
     "DataFrameIterator": files.DataFrameIterator,
     "Iterator": iterators.Iterator,
 }
-_LOADERS = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
-_WORKERS = ("workers", "use_multiprocessing", "max_queue_size")
+_LOADER_MODULES = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
+_WORKERS = ("max_queue_size", "workers", "use_multiprocessing")
+# The order of the arguments that `…_generator` had in Keras 2.
+_ARGUMENTS = {
+    "fit": (
+        *("x", "steps_per_epoch", "epochs", "verbose", "callbacks", "validation_data"),
+        *("validation_steps", "validation_freq", "class_weight", *_WORKERS),
+        *("shuffle", "initial_epoch"),
+    ),
+    "evaluate": ("x", "steps", "callbacks", *_WORKERS, "verbose"),
+    "predict": ("x", "steps", "callbacks", *_WORKERS, "verbose"),
+}
+_MISSING = object()
 
 
 def run(path: Path, arguments: Sequence[str], note: Callable[[str], None]) -> int:
@@ -50,14 +61,14 @@ def run(path: Path, arguments: Sequence[str], note: Callable[[str], None]) -> in
 
     Args:
         path: The script.
-        arguments: What follows it in `sys.argv`.
-        note: Takes one line of text for what was done in the script's place.
+        arguments: The rest of `sys.argv`.
+        note: Called with one line of text about each translated call.
 
     Returns:
-        The exit code: the script's, or 1 where it ended with an exception, which is printed.
+        The script's exit code, or 1 after an exception, which is printed.
 
     Raises:
-        InputError: There is no such file.
+        InputError: The file does not exist.
     """
     if not path.is_file():
         raise InputError(f"There is no script {path}.")
@@ -71,15 +82,15 @@ def run(path: Path, arguments: Sequence[str], note: Callable[[str], None]) -> in
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:
-        traceback.print_exception(error.with_traceback(_of_script(error, path)))
+        traceback.print_exception(error.with_traceback(_trace_in_script(error, path)))
         return 1
     finally:
         sys.argv, sys.path[:] = argv, search
     return 0
 
 
-def _of_script(error: Exception, path: Path) -> Any:
-    """Returns the part of a traceback that begins in the script."""
+def _trace_in_script(error: Exception, path: Path) -> Any:
+    """Returns a traceback from the script's first frame on."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
@@ -87,25 +98,25 @@ def _of_script(error: Exception, path: Path) -> Any:
 
 
 class _Notes:
-    """Says things about the script's lines, each once."""
+    """Passes on notes about the script's lines, each once."""
 
     def __init__(self, path: Path, note: Callable[[str], None]) -> None:
         self._name = str(path)
         self._note = note
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
 
     def __call__(self, text: str) -> None:
         frame = sys._getframe()
         while frame is not None and frame.f_code.co_filename != self._name:
             frame = frame.f_back  # type: ignore[assignment]
         where = f"line {frame.f_lineno}: " if frame is not None else ""
-        if where + text not in self._said:
-            self._said.add(where + text)
+        if where + text not in self._noted:
+            self._noted.add(where + text)
             self._note(where + text)
 
 
 class _Patches:
-    """What stands in for parts of Keras while a script runs."""
+    """Replacements for parts of Keras while a script runs."""
 
     def __init__(self, note: _Notes) -> None:
         self._note = note
@@ -113,21 +124,24 @@ class _Patches:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Puts them in place, and what was there back."""
-        own = keras.Model
+        """Applies them, and restores Keras at the end."""
+        model, load = keras.Model, self._load(keras.models.load_model)
         changes: list[tuple[Any, str, Any]] = [
-            *((_module(home), name, fast) for home in _HOMES for name, fast in _FAST.items()),
-            (own, "fit", self._fit(own.fit)),
-            (own, "evaluate", self._plain(own.evaluate, "steps")),
-            (own, "predict", self._plain(own.predict, "steps")),
-            (own, "save", self._save(own.save)),
-            *(
-                (_module(home), "load_model", self._load(keras.models.load_model))
-                for home in _LOADERS
-            ),
+            (import_module(module), name, fast)
+            for module in _GENERATOR_MODULES
+            for name, fast in _FAST.items()
+        ]
+        changes += [(import_module(module), "load_model", load) for module in _LOADER_MODULES]
+        changes += [
+            (model, f"{name}_generator", self._generator_method(name)) for name in _ARGUMENTS
+        ]
+        changes += [
+            (model, "fit", self._fit(model.fit)),
+            (model, "evaluate", self._with_steps(model.evaluate)),
+            (model, "predict", self._with_steps(model.predict)),
+            (model, "save", self._save(model.save)),
             (iterators.Iterator, "next", self._next()),
         ]
-        changes += [(own, f"{name}_generator", self._renamed(name)) for name in _RENAMED]
         before = [(owner, name, vars(owner).get(name, _MISSING)) for owner, name, _ in changes]
         try:
             for owner, name, value in changes:
@@ -159,7 +173,7 @@ class _Patches:
             if steps is not None and steps < len(x):
                 self._note(
                     f"steps_per_epoch={steps} is less than the {len(x)} batches of a pass; the "
-                    "next epoch goes on where this one ends"
+                    "next epoch continues where this one ends"
                 )
             self._fitting = True
             try:
@@ -169,12 +183,12 @@ class _Patches:
 
         return fit
 
-    def _plain(self, original: Callable[..., Any], steps: str) -> Callable[..., Any]:
+    def _with_steps(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def method(model: keras.Model, *arguments: Any, **keywords: Any) -> Any:
             if not self._fitting:
                 self._drop_workers(keywords)
-                self._round(keywords, steps)
+                self._round(keywords, "steps")
             return original(model, *arguments, **keywords)
 
         return method
@@ -201,19 +215,19 @@ class _Patches:
         return load_model
 
     def _next(self) -> Callable[..., Any]:
-        def following(iterator: iterators.Iterator) -> Any:
+        def next_batch(iterator: iterators.Iterator) -> Any:
             self._note(".next() is next(…) in today's Keras")
             return iterator.__next__()
 
-        return following
+        return next_batch
 
-    def _renamed(self, name: str) -> Callable[..., Any]:
+    def _generator_method(self, name: str) -> Callable[..., Any]:
         def method(model: keras.Model, *arguments: Any, **keywords: Any) -> Any:
             self._note(f"{name}_generator(…) is {name}(…) in today's Keras")
-            for place, argument in enumerate(arguments[1:], 1):
-                keywords[_RENAMED[name][place]] = argument
-            first = arguments[:1] or (keywords.pop("generator"),)
-            return getattr(model, name)(*first, **keywords)
+            keywords |= dict(zip(_ARGUMENTS[name], arguments, strict=False))
+            if "generator" in keywords:
+                keywords["x"] = keywords.pop("generator")
+            return getattr(model, name)(**keywords)
 
         return method
 
@@ -227,27 +241,3 @@ class _Patches:
         if isinstance(value, float):
             keywords[name] = math.ceil(value)
             self._note(f"{name}={value:.6g} taken as {keywords[name]}")
-
-
-_MISSING = object()
-
-# The order of the arguments that these methods had in Keras 2.
-_RENAMED = {
-    "fit": (
-        "x",
-        "steps_per_epoch",
-        "epochs",
-        "verbose",
-        "callbacks",
-        "validation_data",
-        "validation_steps",
-        "validation_freq",
-        "class_weight",
-    ),
-    "evaluate": ("x", "steps", "callbacks"),
-    "predict": ("x", "steps", "callbacks"),
-}
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(name)

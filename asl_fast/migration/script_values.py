@@ -1,7 +1,7 @@
-"""What the expressions of a training script stand for, as far as a reader sees at a glance.
+"""The values of a training script's expressions, as far as a reader sees them at a glance.
 
 The script is read, never run. Values are followed through names, attributes of `self` and simple
-arithmetic. Whatever depends on more is unknown.
+arithmetic. Anything else is unknown.
 """
 
 import ast
@@ -26,21 +26,21 @@ __all__ = [
     "shown",
 ]
 
-# What expressions stand for: numbers, texts, lists and dictionaries for themselves, and these.
+# Values are Python's own numbers, strings, lists and dictionaries, and the following.
 
 UNKNOWN: Any = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """Something imported, or not defined in the script, by its full name."""
+    """The full name of something imported, or not defined in the script."""
 
     path: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Quotient:
-    """Pixels divided by 255, a number of images divided by the batch size, or the like."""
+    """Pixels divided by 255, or a number of images divided by the batch size."""
 
     by: Any = None
     kind: Literal["divided", "rounded down", "other float"] = "divided"
@@ -48,26 +48,26 @@ class Quotient:
 
 @dataclasses.dataclass(eq=False)
 class Generator:
-    """An ImageDataGenerator, of Keras or of asl_fast, which repeats what Keras's does."""
+    """An ImageDataGenerator of Keras or of asl_fast."""
 
     line: int
     options: dict[Any, Any]
     of_keras: bool
-    escapes: bool = False  # to code that is not followed, or its statistics are set by hand
+    escapes: bool = False  # passed to code that is not followed, or its statistics are set by hand
 
     def on(self, *names: str) -> list[str]:
-        """Returns which of these options are on for sure."""
+        """Returns which of these options are certainly on."""
         return [n for n in names if self.options.get(n) and not is_unknown(self.options[n])]
 
     def off(self, *names: str) -> bool:
-        """Tells whether these options are off for sure; what is unknown is true in Python."""
+        """Returns whether these options are certainly off; unknown values count as on."""
         by_name = all(isinstance(key, str) for key in self.options)
         return by_name and not any(self.options.get(n) for n in names)
 
 
 @dataclasses.dataclass(eq=False)
 class Batches:
-    """What a generator's `flow`, `flow_from_directory` or `flow_from_dataframe` returns."""
+    """The result of `flow`, `flow_from_directory` or `flow_from_dataframe`."""
 
     generator: Generator
     is_validation: bool
@@ -75,13 +75,13 @@ class Batches:
 
 
 def is_unknown(value: Any) -> bool:
-    """Returns whether a value is none of Python's own."""
+    """Returns whether a value is not one of Python's own."""
     return value is UNKNOWN or isinstance(value, Name | Quotient | Generator | Batches)
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value is a number to calculate with."""
-    return isinstance(value, int | float) and abs(value) < 1e100  # or arithmetic may overflow
+    """Returns whether a value is a number that arithmetic can't overflow."""
+    return isinstance(value, int | float) and abs(value) < 1e100
 
 
 def is_scaled(value: Any) -> bool:
@@ -90,7 +90,7 @@ def is_scaled(value: Any) -> bool:
 
 
 def dotted(node: ast.AST) -> str:
-    """Returns `a.b.c` for such an expression, for others an empty string."""
+    """Returns `a.b.c` for such an expression, otherwise an empty string."""
     if isinstance(node, ast.Attribute):
         base = dotted(node.value)
         return base and f"{base}.{node.attr}"
@@ -98,16 +98,17 @@ def dotted(node: ast.AST) -> str:
 
 
 def shown(node: ast.AST) -> str:
-    """Returns an expression as text for a message, cut where it is long."""
+    """Returns an expression as text for a message, shortened if it is long."""
     text = ast.unparse(node)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 class Call:
-    """A call taken apart: its arguments by place and by name, `**` under None."""
+    """A call and its values: arguments are keyed by position or name, `**` by None."""
 
     def __init__(self, node: ast.Call, script: "Script") -> None:
-        self.node, self.script, self.scope = node, script, script.scope
+        self.node, self.line = node, node.lineno
+        self.script, self.scope = script, script.scope
         function = script.value(node.func)
         self.path = function.path if isinstance(function, Name) else ""
         self.method, self.owner, self.receiver = "", "", UNKNOWN
@@ -120,9 +121,9 @@ class Call:
         data = next((key for key in (0, "x", "generator") if key in self.nodes), None)
         self.data, self.data_name = self.values.get(data), dotted(self.nodes.get(data, node))
         self.on_generator = isinstance(self.receiver, Generator)
-        # What this may be of a model's methods, by today's name.
+        # The model's method that this may be, by today's name.
         self.model_method = "" if self.on_generator else self.method.removesuffix("_generator")
-        # Whose method this is, or whose images it draws.
+        # The generator whose method this is, or whose batches it draws.
         self.generator: Generator | None = self.receiver if self.on_generator else None
         batches = self.receiver if self.method == "next" else self.data
         if isinstance(batches, Batches) and {self.model_method, self.path} & {*READERS, "next"}:
@@ -137,9 +138,9 @@ _VALUE_KEEPING = ("array", "asarray", "astype", "copy", "expand_dims", "reshape"
 
 
 class Script(ast.NodeVisitor):
-    """Follows a script's values from top to bottom and keeps what the rules ask for.
+    """Follows a script's values from top to bottom and collects what the rules need.
 
-    Bodies of functions come last: by then the names around them are set.
+    Bodies of functions come last, when the names around them are set.
     """
 
     def __init__(self, module: ast.Module) -> None:
@@ -152,7 +153,7 @@ class Script(ast.NodeVisitor):
         self.metrics = {getattr(part, "value", None) for word in words for part in ast.walk(word)}
         self.calls: list[Call] = []
         self.generators: list[Generator] = []
-        # With its line, and whether the script is ready for its absence.
+        # Path, line, and whether the script handles a failing import.
         self.names: list[tuple[str, int, bool]] = []
         self.subscripts: list[ast.Subscript] = []
         self.scope: ChainMap[str, Any] = ChainMap()
@@ -167,7 +168,7 @@ class Script(ast.NodeVisitor):
             self._visit_all(function.body)
 
     def value(self, node: ast.AST) -> Any:
-        """Returns what an expression stood for where it was first read."""
+        """Returns the value that an expression had where it was first read."""
         if node not in self._values:
             self._values[node] = self._evaluate(node)
         return self._values[node]
@@ -250,7 +251,7 @@ class Script(ast.NodeVisitor):
             for place, element in enumerate(target.elts):
                 self._bind(element, value[place] if fits else UNKNOWN)
         elif name := dotted(target):
-            # What a method sets on `self` goes to its class, for the other methods.
+            # Attributes set on `self` belong to the class, for its other methods.
             shared = isinstance(target, ast.Attribute) and len(self.scope.maps) > 1
             self.scope.maps[1 if shared else 0][name] = value
         owner = self.value(target.value) if isinstance(target, ast.Attribute) else None
@@ -276,7 +277,7 @@ class Script(ast.NodeVisitor):
         self._bind(node.target, self._compute(old, node.op, by))
 
     def visit_If(self, node: ast.If) -> None:
-        """Keeps what is the same on both ways."""
+        """Keeps values that are the same after both branches."""
         self.visit(node.test)
         names = self.scope.maps[0]
         before = dict(names)
@@ -289,7 +290,7 @@ class Script(ast.NodeVisitor):
             names[name] = value if names.get(name, value) is value else UNKNOWN
 
     def visit_Try(self, node: ast.Try) -> None:
-        """Keeps what was tried first. An import that may fail is none that breaks."""
+        """Keeps the values of the `try` block. Imports that may fail there break nothing."""
         before = self._may_fail
         caught = [ast.unparse(handler.type) if handler.type else "Any" for handler in node.handlers]
         self._may_fail |= bool(re.search("Any|Import|NotFound|Exception", " ".join(caught)))
@@ -305,8 +306,7 @@ class Script(ast.NodeVisitor):
         self.scope[node.name] = UNKNOWN
         self._bodies.append((node, self.scope))
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.visit_FunctionDef(node)
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.scope[node.name] = UNKNOWN
@@ -332,17 +332,19 @@ class Script(ast.NodeVisitor):
         self.names.append((path, node.lineno, self._may_fail))
         self.scope[name] = Name(meaning)
 
-    def visit_Name(self, node: ast.Name) -> None:
+    def _use(self, node: ast.Name | ast.Attribute) -> Any:
         value = self.value(node)
+        if isinstance(value, Name):
+            self.names.append((value.path, node.lineno, self._may_fail))
+        return value
+
+    def visit_Name(self, node: ast.Name) -> None:
+        value = self._use(node)
         if isinstance(value, Generator):
             value.escapes = True
-        if isinstance(value, Name):
-            self.names.append((value.path, node.lineno, self._may_fail))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        value = self.value(node)
-        if isinstance(value, Name):
-            self.names.append((value.path, node.lineno, self._may_fail))
+        self._use(node)
         if not dotted(node.value):
             self.visit(node.value)
 

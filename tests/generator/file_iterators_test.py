@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras.src.legacy.preprocessing import image as legacy
 from PIL import Image
 
-from asl_fast import ImageDataGenerator, InputError, fit
+from asl_fast import DataFrameIterator, ImageDataGenerator, InputError, fit
 
 COURSE = {"rotation_range": 10, "zoom_range": 0.1, "horizontal_flip": True}
 
@@ -49,8 +49,8 @@ def frame(photographs):
 
 
 def both(method, *positional, generator=None, **arguments):
-    """The first batches of Keras's iterator and of ours, with all that it knows."""
-    options = {} if generator is None else generator
+    """Keras's iterator and ours."""
+    options = generator or {}
     theirs = getattr(legacy.ImageDataGenerator(**options), method)(*positional, **arguments)
     mine = getattr(ImageDataGenerator(**options, rng="keras"), method)(*positional, **arguments)
     return theirs, mine
@@ -65,15 +65,15 @@ def check(theirs, mine, passes=1, atol=1e-3):
         for a, b in zip(tf.nest.flatten(mine.labels), tf.nest.flatten(theirs.labels), strict=True):
             np.testing.assert_array_equal(a, b)
     for _ in range(passes * len(theirs)):
-        expected, found = next(theirs), next(mine)
-        tf.nest.assert_same_structure(found, expected)
-        for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        expected, actual = next(theirs), next(mine)
+        tf.nest.assert_same_structure(actual, expected)
+        for a, b in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a, b, atol=atol)
 
 
 @pytest.mark.parametrize("class_mode", ["categorical", "sparse", "input", None])
-def test_folders_give_what_keras_gives(photographs, class_mode):
+def test_folders_yield_the_batches_of_keras(photographs, class_mode):
     arguments = {"target_size": (14, 18), "class_mode": class_mode, "batch_size": 8, "seed": 1}
     check(*both("flow_from_directory", photographs, generator=COURSE, **arguments), passes=2)
 
@@ -85,20 +85,14 @@ def test_folders_give_what_keras_gives(photographs, class_mode):
         {"color_mode": "rgba", "interpolation": "lanczos", "classes": ["c", "a"]},
         {"interpolation": "hamming", "keep_aspect_ratio": True, "subset": "validation"},
         {"class_mode": "binary", "classes": ["a", "c"], "subset": "training"},
+        {"generator": {"data_format": "channels_first", "vertical_flip": True}},
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_folders_with_other_settings(photographs, arguments):
     generator = {"validation_split": 0.3, "rescale": 1 / 255}
-    arguments = {"target_size": (11, 13), "seed": 1} | arguments
-    check(*both("flow_from_directory", photographs, generator=generator, **arguments))
-
-
-def test_channels_first(photographs):
-    generator = {"data_format": "channels_first", "vertical_flip": True}
-    check(
-        *both("flow_from_directory", photographs, generator=generator, target_size=(9, 8), seed=2)
-    )
+    arguments = {"target_size": (11, 13), "seed": 1, "generator": generator} | arguments
+    check(*both("flow_from_directory", photographs, **arguments))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +111,17 @@ def test_channels_first(photographs):
     ],
     ids=range(10),
 )
-def test_dataframes_give_what_keras_gives(photographs, frame, arguments):
+def test_dataframes_yield_the_batches_of_keras(photographs, frame, arguments):
     arguments = {"target_size": (10, 12), "batch_size": 8, "seed": 1} | arguments
     generator = {**COURSE, "validation_split": 0.4}
-    theirs, mine = both(
-        "flow_from_dataframe", frame, str(photographs), generator=generator, **arguments
-    )
-    check(theirs, mine)
+    check(*both("flow_from_dataframe", frame, str(photographs), generator=generator, **arguments))
+
+
+@pytest.mark.parametrize("class_mode", ["input", "raw", None])
+def test_keras_own_iterators_are_converted(photographs, frame, class_mode):
+    arguments = {"y_col": "size", "class_mode": class_mode, "target_size": (9, 8), "batch_size": 8}
+    theirs = legacy.DataFrameIterator(frame, str(photographs), shuffle=False, **arguments)
+    check(theirs, DataFrameIterator.from_keras(theirs, None))
 
 
 def test_files_train_in_keras_and_in_our_fit(photographs):
@@ -139,14 +137,12 @@ def test_files_train_in_keras_and_in_our_fit(photographs):
     options = {**COURSE, "rescale": 1 / 255}
     theirs, mine = both("flow_from_directory", photographs, generator=options, **arguments)
     expected = model().fit(theirs, epochs=2, shuffle=False, verbose=0)
-    found = fit(model(), mine, epochs=2, shuffle=False, verbose=0)
-    np.testing.assert_allclose(found.history["loss"], expected.history["loss"], rtol=1e-4)
+    actual = fit(model(), mine, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_allclose(actual.history["loss"], expected.history["loss"], rtol=1e-4)
     own = ImageDataGenerator(**options).flow_from_directory(photographs, **arguments)
     assert len(model().fit(own, epochs=2, shuffle=False, verbose=0).history["loss"]) == 2
-    for iterator in (
-        legacy.ImageDataGenerator(**options).flow_from_directory(photographs, **arguments),
-        own,
-    ):
+    theirs = legacy.ImageDataGenerator(**options).flow_from_directory(photographs, **arguments)
+    for iterator in (theirs, own):
         assert len(fit(model(), iterator, epochs=2, verbose=0).history["loss"]) == 2
 
 
@@ -176,15 +172,15 @@ def few(tmp_path):
     return folder
 
 
-def cut_short(path):
+def truncate(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def test_a_file_cut_short_names_itself_wherever_it_stands(few):
-    """Its beginning is right, so that only reading it shows."""
+def test_a_truncated_file_is_named_wherever_it_stands(few):
+    """Only decoding it reveals the damage, as its first bytes are valid."""
     for victim in ("a/0.jpg", "a/3.jpg", "b/4.jpg"):
         whole = (few / victim).read_bytes()
-        cut_short(few / victim)
+        truncate(few / victim)
         iterator = ImageDataGenerator().flow_from_directory(
             few, target_size=(8, 8), batch_size=4, shuffle=False
         )
@@ -200,7 +196,7 @@ def test_a_file_cut_short_names_itself_wherever_it_stands(few):
 
 
 def test_broken_files_are_skipped_and_counted_on_request(few):
-    cut_short(few / "a/3.jpg")
+    truncate(few / "a/3.jpg")
     (few / "b/1.jpg").write_text("not an image")
     with pytest.warns(UserWarning, match="2 of 10 image files can't be read and are skipped, .*3"):
         iterator = ImageDataGenerator().flow_from_directory(few, (8, 8), on_error="skip")
@@ -208,7 +204,7 @@ def test_broken_files_are_skipped_and_counted_on_request(few):
     assert len(next(iterator)[0]) == 8
 
 
-def test_what_is_no_image_is_an_error_at_once(few):
+def test_a_file_that_is_not_an_image_is_rejected_by_the_constructor(few):
     (few / "b/1.jpg").write_text("not an image")
     (few / "b/2.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"The image file .*b/1.jpg is .*, as do 1 other"):
@@ -238,7 +234,7 @@ def test_a_wrong_setting_is_named(few, arguments, message):
 
 
 def test_empty_and_missing_folders(tmp_path):
-    with pytest.raises(InputError, match="holds no image files: it needs a folder a class"):
+    with pytest.raises(InputError, match="holds no image files: it needs one folder per class"):
         flow(tmp_path)
     with pytest.raises(FileNotFoundError):
         flow(tmp_path / "nowhere")
@@ -254,7 +250,7 @@ def test_empty_and_missing_folders(tmp_path):
         ({"class_mode": "binary"}, ValueError, "there must be 2 classes. Found: 3"),
         ({"classes": ["a", "z"]}, InputError, "`classes` names 'z', which column 'class'"),
         ({"y_col": "size", "class_mode": "multi_output"}, TypeError, "`y_col` must be a list"),
-        ({"directory": "nowhere"}, InputError, "No row of the dataframe's 21 is left"),
+        ({"directory": "nowhere"}, InputError, "None of the dataframe's 21 rows remains"),
         ({"typo": 1}, TypeError, "takes no argument 'typo'"),
     ],
 )

@@ -48,13 +48,13 @@ def test_with_keras_rng_the_batches_are_those_of_keras(options, seed):
     np.random.seed(1)
     theirs = legacy.ImageDataGenerator(**options).flow(PIXELS, np.arange(70), seed=seed)
     expected = take(theirs, 7)
-    kept = ImageDataGenerator(**options, rng="keras")
+    generator = ImageDataGenerator(**options, rng="keras")
     np.random.seed(1)
-    by_next = take(kept.flow(PIXELS, np.arange(70), seed=seed), 7)
+    by_next = take(generator.flow(PIXELS, np.arange(70), seed=seed), 7)
     np.random.seed(1)
-    by_loop = list(itertools.islice(kept.flow(PIXELS, np.arange(70), seed=seed), 7))
-    for found in (by_next, by_loop):
-        for (x, y), (expected_x, expected_y) in zip(found, expected, strict=True):
+    by_loop = list(itertools.islice(generator.flow(PIXELS, np.arange(70), seed=seed), 7))
+    for actual in (by_next, by_loop):
+        for (x, y), (expected_x, expected_y) in zip(actual, expected, strict=True):
             assert x.dtype == expected_x.dtype
             np.testing.assert_allclose(x, expected_x, atol=1e-4 * np.abs(expected_x).max())
             np.testing.assert_array_equal(y, expected_y)
@@ -80,7 +80,7 @@ def test_with_keras_rng_items_and_epochs_are_those_of_keras():
         np.testing.assert_array_equal(iterators[0].index_array, iterators[1].index_array)
 
 
-def test_it_is_a_dataset_of_one_pass_and_python_goes_on_for_ever():
+def test_a_dataset_is_one_pass_and_python_loops_are_endless():
     iterator = flow()
     assert isinstance(iterator, tf.data.Dataset)
     assert len(iterator) == iterator.cardinality() == iterator.num_batches == 3
@@ -94,7 +94,7 @@ def test_it_is_a_dataset_of_one_pass_and_python_goes_on_for_ever():
         assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x, _ in batches)
         assert sorted(rows(batches[:3])) == sorted(rows(batches[3:6])) == list(range(70))
         assert list(rows(batches[:3])) != list(rows(batches[3:6]))
-        batches[0][0][0] = 1  # the caller's own
+        batches[0][0][0] = 1  # batches belong to the caller
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_others():
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_others():
         np.testing.assert_array_equal(x, x_too)
         np.testing.assert_array_equal(y, y_too)
     assert list(rows(first)) != list(rows(other))
-    # The seed is of the transforms too, not only of the order.
+    # The seed decides the transforms too, not only the order.
     first, other = (next(flow(seed=seed, shuffle=False))[0] for seed in (1, 2))
     assert (first != other).any(axis=(1, 2, 3)).all()
     np.random.seed(0)
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_others():
     np.testing.assert_array_equal(next(flow())[0], unseeded)
 
 
-def test_every_pass_augments_anew_and_what_is_off_changes_nothing():
+def test_every_pass_augments_anew_and_without_options_nothing_changes():
     iterator = flow(shuffle=False)
     first, second = next(iterator)[0], iterator[0][0]
     assert (np.abs(first - second).mean(axis=(1, 2, 3)) > 0).all()
@@ -123,7 +123,7 @@ def test_every_pass_augments_anew_and_what_is_off_changes_nothing():
     np.testing.assert_array_equal(plain[2][0], PIXELS[64:].astype(np.float32))
 
 
-def test_the_books_are_kept():
+def test_counters_and_orders():
     iterator = flow(batch_size=32)
     assert (iterator.n, iterator.batch_size, iterator.seed) == (70, 32, None)
     assert iterator.index_array is None
@@ -147,13 +147,10 @@ def test_the_books_are_kept():
     np.testing.assert_array_equal(iterator.x, PIXELS.astype(np.float32))
     with pytest.raises(ValueError, match="element 3, but the Sequence has length 3"):
         iterator[3]
-
-
-def test_next_is_there_by_its_old_name():
     assert len(flow().next()[0]) == 32
 
 
-def test_shuffle_is_both_a_switch_and_a_method():
+def test_shuffle_is_both_an_attribute_and_a_method():
     iterator = flow()
     assert iterator.shuffle
     assert repr(iterator.shuffle) == "True"
@@ -199,9 +196,9 @@ def test_several_inputs_weights_and_no_labels():
         [PIXELS, more], np.arange(70), sample_weight=weights, shuffle=False
     )
     iterator = generator.flow([PIXELS, more], np.arange(70), sample_weight=weights, shuffle=False)
-    expected, found = next(theirs), next(iterator)
-    assert isinstance(found[0], list)
-    for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+    expected, actual = next(theirs), next(iterator)
+    assert isinstance(actual[0], list)
+    for a, b in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     assert len(iterator.element_spec) == 3
     assert isinstance(next(generator.flow(PIXELS)), np.ndarray)
@@ -242,11 +239,11 @@ def test_augmented_images_are_written(tmp_path):
     many.rename(tmp_path.with_name("many"))
     picture = keras.utils.load_img(next(tmp_path.iterdir()), color_mode="grayscale")
     assert picture.size == (28, 28)
-    with pytest.raises(ValueError, match="`save_to_dir` must be a folder that is there"):
+    with pytest.raises(ValueError, match="`save_to_dir` must be an existing folder"):
         flow(save_to_dir=str(tmp_path / "nowhere"))
 
 
-def test_whole_bytes_are_not_blown_up_and_give_the_same_pixels():
+def test_uint8_images_give_the_same_pixels_as_floats():
     from_bytes, from_floats = (
         ImageDataGenerator(**COURSE).flow(pixels, shuffle=False, seed=1)
         for pixels in (IMAGES, IMAGES.astype(np.float32))
@@ -263,25 +260,20 @@ BROKEN[7, 0, 0] = np.inf
 @pytest.mark.parametrize(
     ("x", "y", "arguments", "message"),
     [
-        (
-            PIXELS,
-            LABELS[:-1],
-            {},
-            r"`x` and `y` should have the same length. Found: x.shape = \(70",
-        ),
+        (PIXELS, LABELS[1:], {}, r"`x` and `y` should have the same length. Found: x.shape = .70"),
         (PIXELS, LABELS, {"sample_weight": [1]}, "`x` and `sample_weight` should have the same"),
         ([PIXELS, LABELS[:3]], None, {}, r"`x` and `x\[1\]\[0\]` should have the same length"),
         ([PIXELS], None, {}, r"a pair `\[images, more\]`"),
         (PIXELS[0], None, {}, r"should have rank 4. You passed an array with shape \(28, 28, 1\)"),
         (PIXELS[:0], None, {}, "`x` holds no images"),
-        (BROKEN, None, {}, "Image 5 of `x` holds pixels that are not finite, as have 2 of 70"),
+        (BROKEN, None, {}, "Image 5 of `x` holds pixels that are not finite, as do 2 of 70"),
         (PIXELS, None, {"batch_size": 0}, "`batch_size` must be an int, at least 1. Received: 0"),
         (PIXELS, None, {"batch_size": 2.5}, "`batch_size` must be an int"),
         (PIXELS, None, {"seed": -1}, "`seed` must be None or an int"),
         (PIXELS, None, {"subset": "test"}, "`subset` must be 'training' or 'validation'"),
     ],
 )
-def test_wrong_input_is_an_error_at_once(x, y, arguments, message):
+def test_wrong_arguments_are_named(x, y, arguments, message):
     with pytest.raises(ValueError, match=message):
         ImageDataGenerator().flow(x, y, **arguments)
 

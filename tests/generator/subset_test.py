@@ -10,7 +10,7 @@ Y = np.arange(50) % 5
 
 @pytest.mark.parametrize("share", [0.2, 0.33, 0.9])
 @pytest.mark.parametrize("part", ["training", "validation"])
-def test_the_parts_are_keras_own(share, part):
+def test_subsets_are_those_of_keras(share, part):
     x, y = subset(X, Y, validation_split=share, subset=part)
     iterator = ImageDataGenerator(validation_split=share).flow(
         X, Y, subset=part, shuffle=False, batch_size=50
@@ -21,12 +21,14 @@ def test_the_parts_are_keras_own(share, part):
     assert subset(X, validation_split=share, subset=part)[1] is None
 
 
-def test_wrong_use_is_named():
+def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"`validation_split` must be a number in \[0, 1\)"):
         subset(X, Y, validation_split=1, subset="training")
     with pytest.raises(ValueError, match="`subset` must be 'training' or 'validation'"):
         subset(X, Y, validation_split=0.2, subset="valid")
-    with pytest.raises(ValueError, match="`x` has 50 rows and `y` 49"):
+    with pytest.raises(
+        ValueError, match="`x` and `y` must have the same length. Received: 50 and 49"
+    ):
         subset(X, Y[:49], validation_split=0.2, subset="training")
     with pytest.raises(ValueError, match="different classes"):
         subset(X, np.sort(Y), validation_split=0.2, subset="training")
