@@ -1,8 +1,7 @@
-"""Training end to end: what augmentation costs in the step, and what others' costs.
+"""Training throughput with each way of augmenting: the course's network, batches of 32.
 
-The course's network, batches of 32, on one device, everyone in turn. The images that were augmented
-beforehand show what the network alone can take. Each turn trains two epochs, and the second counts:
-the first traces and compiles.
+Images augmented beforehand show what the network alone can take. Each sample trains two epochs, of
+which the second counts: the first traces and compiles.
 """
 
 import functools
@@ -20,31 +19,26 @@ import asl_fast
 from asl_fast.data import dataset as datasets
 from asl_fast.data.pipeline import steps_per_epoch
 from asl_fast.training.fit import TrainingClock
-from benchmarks.cell import BEFOREHAND, Cell, Meter, in_turn
-from benchmarks.contenders import COURSE, Work, keras_layers
+from benchmarks.cell import BEFOREHAND, Cell, Say, in_turn
+from benchmarks.contenders.rivals import labelled_layers
+from benchmarks.contenders.work import COURSE, Work
 
 __all__ = ["measure"]
 
 _BATCH = 32
 
 
-def _model() -> keras.Model:
+def _model(*layers: keras.layers.Layer) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = asl_fast.build_cnn()
-    model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def _augmenting_model() -> keras.Model:
-    keras.utils.set_random_seed(0)
-    layers = Work().layers(keras.layers)[:-1]
-    model = keras.Sequential([keras.Input((28, 28, 1)), *layers, asl_fast.build_cnn()])
+    if layers:
+        model = keras.Sequential([keras.Input((28, 28, 1)), *layers, model])
     model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
 def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..., Any]]:
-    """Returns what each way's `fit` is, to be called with Keras's further arguments.
+    """Returns each contender's `fit`, which takes Keras's further arguments.
 
     Args:
         images: uint8, (n, 28, 28, 1).
@@ -52,22 +46,17 @@ def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..
     """
     rescale = asl_fast.Standardize(rescale=1 / 255, dtype="float32")
     augment = asl_fast.RandomAugment(**COURSE, dtype="float32")
+    thousands = (images[i : i + 1000] for i in range(0, len(images), 1000))
     beforehand = np.concatenate(
-        [
-            rescale(augment(images[i : i + 1000], training=True)).numpy()
-            for i in range(0, len(images), 1000)
-        ]
+        [rescale(augment(some, training=True)).numpy() for some in thousands]
     )
-    generator = KerasGenerator(**COURSE).flow(images / 255, labels, batch_size=_BATCH)
     scaled = images / np.float32(255)
-    with keras_layers(scaled, labels, _BATCH) as layers:
-        pass
+    generator = KerasGenerator(**COURSE).flow(scaled, labels, batch_size=_BATCH)
+    layers = labelled_layers(scaled, labels, _BATCH).repeat()
     return {
         "Keras's generator": lambda **more: _model().fit(generator, **more),
-        "Keras's layers in tf.data": lambda **more: _model().fit(
-            layers.repeat(), shuffle=False, **more
-        ),
-        "Keras's layers in the model": lambda **more: _augmenting_model().fit(
+        "Keras's layers in tf.data": lambda **more: _model().fit(layers, shuffle=False, **more),
+        "Keras's layers in the model": lambda **more: _model(*Work().layers(keras.layers)).fit(
             scaled, labels, batch_size=_BATCH, **more
         ),
         "our step": lambda **more: asl_fast.fit(
@@ -85,15 +74,8 @@ def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..
     }
 
 
-def measure(data: datasets.Split, *, turns: int, steps: int | None, meter: Meter) -> Cell:
-    """Measures everyone's images/s in training.
-
-    Args:
-        data: What to train on.
-        turns: Int.
-        steps: Int, of an epoch, or None for all.
-        meter: Repeats the turns, and hears of what is being done.
-    """
+def measure(data: datasets.Split, *, turns: int, steps: int | None, say: Say) -> Cell:
+    """Measures images/s in training on a data set, in epochs of `steps` or of all images."""
     labels = np.eye(24, dtype=np.float32)[data.labels]
     steps = min(steps or 2**40, steps_per_epoch(len(labels), _BATCH))
     images = min(steps * _BATCH, len(labels))
@@ -106,12 +88,6 @@ def measure(data: datasets.Split, *, turns: int, steps: int | None, meter: Meter
 
     everyone = _contenders(np.asarray(data.images), labels)
     samples = {name: functools.partial(sample, fit) for name, fit in everyone.items()}
-    return in_turn(
-        "training",
-        {"batch": _BATCH, "rows": len(labels), "steps": steps},
-        "images/s",
-        samples,
-        turns=turns,
-        warm_up=0,  # each warms up for itself
-        meter=meter,
-    )
+    about = {"batch": _BATCH, "rows": len(labels), "steps": steps}
+    # Each warms up on its own.
+    return in_turn("training", about, "images/s", samples, turns=turns, warm_up=0, say=say)
