@@ -48,7 +48,7 @@ def run(
     if path.exists():
         measured = _merged(results.read(path), measured, {plan.group for plan in plans})
     begin = time.perf_counter()
-    tf.get_logger().setLevel("ERROR")  # tracing each contender anew would be warned of
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of tracing each contender
     with _progress(notes, len(plans)) as bar:
         for plan in plans:
             bar.begin(plan.title)

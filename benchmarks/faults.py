@@ -284,9 +284,9 @@ def result(out: Path) -> str:
     with zipfile.ZipFile(out / "model.keras") as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))
 
-    def add(name: str, found: Any) -> None:
-        if isinstance(found, h5py.Dataset):
-            digest.update(name.encode() + np.asarray(found).tobytes())
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            digest.update(name.encode() + np.asarray(item).tobytes())
 
     with h5py.File(content) as file:
         file.visititems(add)

@@ -231,8 +231,8 @@ _ARRAY = re.compile(r"(pred|[a-z]+(\d+))\[([\d,]*)\]")
 
 def _installed(package: str, path: str) -> Path:
     """Returns a file of a package of the extra `roofline` that has no module."""
-    found = importlib.util.find_spec(package)
-    folders = (found.submodule_search_locations or []) if found else []
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or []) if spec else []
     file = next(filter(Path.exists, (Path(folder, path) for folder in folders)), None)
     if file is None:
         raise ModuleNotFoundError(f"There is no {path} in the package {package}")

@@ -1,7 +1,7 @@
 """The training step as an expert writes it in PyTorch: one CUDA graph, data on the device.
 
 The course's network, RMSprop, and the course's augmentation in one resampling. Needs no TensorFlow;
-reads the images that `benchmarks.gpu.sections` kept in the report's folder.
+reads the images that `benchmarks.gpu.sections` saved in the report's folder.
 """
 
 import functools

@@ -81,15 +81,15 @@ def machine(request: Request) -> Items:
     """Versions, and what `asl-fast doctor` finds."""
 
     def doctor() -> dict[str, Any]:
-        found = diagnosis.diagnose(RECIPES["course"], len(_data(request)[0]))
-        choices = {name: found[name] for name in ("precision", "jit", "resident")}
+        diagnosed = diagnosis.diagnose(RECIPES["course"], len(_data(request)[0]))
+        choices = {name: diagnosed[name] for name in ("precision", "jit", "resident")}
         return {
-            "device": found["device"],
-            "cpu": found["cpu"],
+            "device": diagnosed["device"],
+            "cpu": diagnosed["cpu"],
             **{name: f"{chosen['value']}, {chosen['why']}" for name, chosen in choices.items()},
-            "operations_without_a_GPU_kernel": len(found["operations"]["found"]),
-            "bottleneck": found["bottleneck"],
-            "doctor": found,
+            "operations_without_a_GPU_kernel": len(diagnosed["operations"]["found"]),
+            "bottleneck": diagnosed["bottleneck"],
+            "doctor": diagnosed,
         }
 
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
@@ -171,7 +171,7 @@ def keras_fit(request: Request) -> Items:
 
 
 def recipes(request: Request) -> Items:
-    """`asl-fast train` as a user runs it, cold and with XLA's programs kept."""
+    """`asl-fast train` as a user runs it, cold, and with XLA's cache of programs."""
 
     def train(recipe: str, **environment: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:

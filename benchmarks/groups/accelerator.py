@@ -78,14 +78,14 @@ def _tensors(batch: Any) -> list[tf.Tensor]:
     return [value for value in tf.nest.flatten(batch) if value is not None]
 
 
-def _idle_share(dataset: tf.data.Dataset, steps: int, milliseconds: float, at_once: int) -> float:
+def _idle_share(dataset: tf.data.Dataset, steps: int, milliseconds: float, batches: int) -> float:
     """Returns the share of the time that an accelerator waits for a dataset's batches.
 
     Args:
-        dataset: Of batches; or of the indices of `at_once` batches.
+        dataset: Of batches; or of the indices of several batches.
         steps: Int, batches to take.
         milliseconds: Float, the accelerator's time for each.
-        at_once: Int, batches in an element.
+        batches: Int, batches in an element.
     """
     accelerator = Accelerator(milliseconds)
     waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
@@ -94,11 +94,11 @@ def _idle_share(dataset: tf.data.Dataset, steps: int, milliseconds: float, at_on
     def run(iterator: Any, count: tf.Tensor) -> None:
         for _ in tf.range(count):
             element, added = _timed(iterator.get_next, [], waited)
-            if at_once == 1:
+            if batches == 1:
                 with tf.control_dependencies([added]):
                     accelerator.work(element)
             else:
-                for i in tf.range(at_once):
+                for i in tf.range(batches):
                     take = functools.partial(parts(element, _BATCH), i)
                     part, added = _timed(take, [added], waited)
                     with tf.control_dependencies([added]):
@@ -108,12 +108,12 @@ def _idle_share(dataset: tf.data.Dataset, steps: int, milliseconds: float, at_on
     run(iterator, tf.constant(3))  # traces, and fills the pipeline
     waited.assign(0.0)
     begin = time.perf_counter()
-    run(iterator, tf.constant(steps // at_once))
+    run(iterator, tf.constant(steps // batches))
     return float(waited) / (time.perf_counter() - begin)
 
 
-def _of_dataset(dataset: tf.data.Dataset, steps: int, at_once: int = 1) -> Contender:
-    return lambda milliseconds: _idle_share(dataset, steps, milliseconds, at_once)
+def _of_dataset(dataset: tf.data.Dataset, steps: int, batches: int = 1) -> Contender:
+    return lambda milliseconds: _idle_share(dataset, steps, milliseconds, batches)
 
 
 def _of_keras(iterator: Any, steps: int, workers: int, processes: bool) -> Contender:
@@ -125,11 +125,11 @@ def _of_keras(iterator: Any, steps: int, workers: int, processes: bool) -> Conte
 
 
 def _resident(steps: int) -> Contender:
-    at_once = choose_at_once(steps_per_epoch(_ROWS, _BATCH), _BATCH, "CPU")
-    indices = numbered_batches(_ROWS, batch_size=_BATCH * at_once, steps=2**40)
+    batches = choose_at_once(steps_per_epoch(_ROWS, _BATCH), _BATCH, "CPU")
+    indices = numbered_batches(_ROWS, batch_size=_BATCH * batches, steps=2**40)
     # Whole elements only: an epoch ends with fewer batches.
-    indices = indices.filter(lambda batch: tf.size(batch.samples) == _BATCH * at_once)
-    return _of_dataset(indices, steps, at_once)
+    indices = indices.filter(lambda batch: tf.size(batch.samples) == _BATCH * batches)
+    return _of_dataset(indices, steps, batches)
 
 
 class _Simulated(keras.Model):

@@ -146,12 +146,12 @@ def test_bench_writes_results(asl_fast_here, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "ROWS", 3000)
     result = asl_fast_here("bench", "--quick", "--only", "table", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    found = results.read(tmp_path / "out" / "results.json")
-    (cell,) = found["cells"]
+    measured = results.read(tmp_path / "out" / "results.json")
+    (cell,) = measured["cells"]
     assert all(len(values) == 7 for values in cell.samples.values())
     assert {"our load_csv, cached", "pandas.read_csv"} < set(cell.samples)
-    assert found["machine"]["name"] == suite.machine()
-    assert "tensorflow" in found["versions"]
+    assert measured["machine"]["name"] == suite.machine()
+    assert "tensorflow" in measured["versions"]
     assert "| pandas.read_csv |" in (tmp_path / "out" / "results.md").read_text()
     other = json.loads((tmp_path / "out" / "results.json").read_text())
     other["machine"]["cpu"] = "another"

@@ -22,9 +22,5 @@ def fail(request):
     return {"first": lambda: {}["nothing"], "second": lambda: {"ms": 9.0}}
 
 
-def slow(request):
-    return {str(number): lambda: time.sleep(0.8) or {"ms": 1.0} for number in range(9)}
-
-
 if __name__ == "__main__":
-    main({section.__name__: section for section in (whole, crash, hang, fail, slow)})
+    main({section.__name__: section for section in (whole, crash, hang, fail)})

@@ -11,7 +11,7 @@ from benchmarks.gpu.figures import Request
 from benchmarks.groups import correctness
 
 
-def section(name, seconds=5.0, least=1.0, needs=""):
+def section(name, seconds=60.0, least=1.0, needs=""):
     module = "tests.benchmarks.broken_sections"
     return report.Section(name, name.title(), seconds, least, needs, module)
 
@@ -22,7 +22,7 @@ def no_gpu(monkeypatch):
 
 
 def test_a_section_that_goes_wrong_loses_only_itself(tmp_path, no_gpu):
-    chosen = [section("crash"), section("hang", 1.5), section("fail"), section("whole")]
+    chosen = [section("crash"), section("hang", 4), section("fail"), section("whole")]
     report.run(tmp_path, 60, [], chosen)
     rows = figures.read(tmp_path)
     measured = {(row["section"], row["item"]): row.get("ms") for row in rows if "item" in row}
@@ -38,16 +38,19 @@ def test_a_section_that_goes_wrong_loses_only_itself(tmp_path, no_gpu):
     assert "| | ms | n |\n| --- | --- | --- |\n| one | 1.5 | 3 |\n| two | 2,000 | 3 |" in text
     assert "- Crash: ended with exit code 3" in text
     assert "- Crash: no time for second; third" in text
-    assert "- Hang: stopped after its 2 s" in text
+    assert "- Hang: stopped after its 4 s" in text
     assert "- Fail, first: KeyError: 'nothing'" in text
 
 
-def test_a_section_ends_before_an_item_that_would_not_fit(tmp_path, no_gpu):
-    report.run(tmp_path, 60, [], [section("slow", 3.0)])
+def test_a_section_ends_before_an_item_that_would_not_fit(tmp_path, monkeypatch):
+    clock = iter([0.0, 4.0, 4.0, 8.0, 8.0])  # two items of 4 s; a third would end after 12 s
+    monkeypatch.setattr(figures.Request, "elapsed", lambda request: next(clock))
+    arguments = ["slow", "--out", str(tmp_path), "--seconds", "10"]
+    monkeypatch.setattr(sys, "argv", ["", *arguments])
+    figures.main({"slow": lambda request: {name: lambda: {"ms": 1.0} for name in "abc"}})
     planned, *measured = figures.read(tmp_path)
-    assert len(planned["planned"]) == 9
-    assert 1 <= len(measured) <= 3
-    assert all("left_out" not in row for row in measured)
+    assert planned["planned"] == ["a", "b", "c"]
+    assert [(row["item"], row["at_s"]) for row in measured] == [("a", 4.0), ("b", 8.0)]
 
 
 def test_what_does_not_fit_the_budget_or_the_machine_is_named(tmp_path, no_gpu):
@@ -106,10 +109,10 @@ def test_kernels_are_summed_up_by_step():
             line = plane.lines.add(name=line_name)
             for number, microseconds in ((0, 500), (0, 300), (1, 200)):
                 line.events.add(metadata_id=number, duration_ps=microseconds * 10**6)
-    found = sections.kernels(space.SerializeToString(), steps=2)
-    assert found["launches_a_step"] == 1.5
-    assert found["busy_ms_a_step"] == pytest.approx(0.5)
-    assert found["kernels"][0] == ("convolution", pytest.approx(0.4), 1.0)
+    summed = sections.kernels(space.SerializeToString(), steps=2)
+    assert summed["launches_a_step"] == 1.5
+    assert summed["busy_ms_a_step"] == pytest.approx(0.5)
+    assert summed["kernels"][0] == ("convolution", pytest.approx(0.4), 1.0)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA initialization")
