@@ -318,10 +318,10 @@ class Training(NamedTuple):
         return list(self.out.glob("checkpoints/*.checkpoint"))
 
     def begin(self) -> int:
-        """Starts it and waits for its first checkpoint; returns the process."""
+        """Starts it and waits for its first checkpoint, or its end; returns the process."""
         process = begin(train, self.out, log=self.log)
-        given_up = time.monotonic() + 10 * self.seconds
-        while not self.checkpoints() and time.monotonic() < given_up:
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while not self.checkpoints() and os.waitid(os.P_PID, process, look) is None:
             time.sleep(0.01)
         return process
 
@@ -369,6 +369,8 @@ def stopped(training: Training) -> tuple[str, str | None]:
         os.kill(process, number)
         before = len(training.checkpoints())
         sent.append(f"{number.name} after {before} checkpoints, exit code {end(process)}")
+        if (training.out / "metrics.json").exists():
+            break  # it had finished
     return "; ".join(sent), None
 
 

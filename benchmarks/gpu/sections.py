@@ -24,7 +24,6 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 
 import asl_fast
 from asl_fast.data import dataset as datasets
-from asl_fast.models.optimizer import build_optimizer
 from asl_fast.models.recipe import RECIPES
 from asl_fast.system import device
 from asl_fast.training import diagnosis, run
@@ -32,6 +31,7 @@ from asl_fast.training.fit import TrainingClock
 from benchmarks.contenders.rivals import labelled_layers
 from benchmarks.contenders.work import COURSE, Work
 from benchmarks.gpu.figures import Items, Request, main, spread
+from benchmarks.groups.training import course_model
 
 
 def _data(request: Request) -> tuple[np.ndarray, np.ndarray]:
@@ -46,17 +46,6 @@ def _data(request: Request) -> tuple[np.ndarray, np.ndarray]:
         np.savez(path, images=np.asarray(split.images)[:rows], labels=split.labels[:rows])
     with np.load(path) as arrays:
         return arrays["images"], np.eye(24, dtype=np.float32)[arrays["labels"]]
-
-
-def _model(dtype: str = "float32", recipe: str = "course", *layers: Any) -> keras.Model:
-    """Returns the course's network behind `layers`, compiled with a recipe's optimizer."""
-    keras.utils.set_random_seed(0)
-    model = asl_fast.build_cnn(dtype=dtype)
-    if layers:
-        model = keras.Sequential([keras.Input((28, 28, 1)), *layers, model])
-    optimizer = build_optimizer(RECIPES[recipe], 10**6)
-    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
-    return model
 
 
 def _preprocessing(augmented: bool = True) -> dict[str, Any]:
@@ -120,7 +109,7 @@ def _steps(request: Request, *configurations: tuple[Any, ...]) -> Items:
         x, y = np.tile(images, (times, 1, 1, 1)), np.tile(labels, (times, 1))
         fit = partial(
             asl_fast.fit,
-            _model(dtype, "fast" if variant == "recipe fast" else "course"),
+            course_model(dtype=dtype, recipe="fast" if variant == "recipe fast" else "course"),
             x,
             y,
             **_preprocessing(variant != "not augmented"),
@@ -145,26 +134,26 @@ def keras_fit(request: Request) -> Items:
     def generator(workers: int, processes: bool) -> dict[str, Any]:
         flow = KerasGenerator(**COURSE).flow(scaled, labels, batch_size=32)
         flow.workers, flow.use_multiprocessing, flow.max_queue_size = workers, processes, 64
-        return _timed(partial(_model().fit, flow, steps_per_epoch=few), few * 32, 32, 2)
+        return _timed(partial(course_model().fit, flow, steps_per_epoch=few), few * 32, 32, 2)
 
     def whole(fit: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
         epochs = 2 if request.small else 3
         return _timed(partial(fit, *arguments, **options), len(images), 32, epochs)
 
     def layers_in_dataset() -> dict[str, Any]:
-        return whole(_model().fit, labelled_layers(scaled, labels, 32), shuffle=False)
+        return whole(course_model().fit, labelled_layers(scaled, labels, 32), shuffle=False)
 
     def layers_in_model() -> dict[str, Any]:
-        return whole(_model("float32", "course", *Work().layers(keras.layers)).fit, **arrays)
+        return whole(course_model(*Work().layers(keras.layers)).fit, **arrays)
 
     flow = asl_fast.ImageDataGenerator(**COURSE).flow(scaled, labels, batch_size=32)
     return {
         "the generator, as in the course": lambda: generator(1, False),
         "Keras's layers in tf.data": layers_in_dataset,
         "Keras's layers in the model": layers_in_model,
-        "our flow": lambda: whole(_model().fit, flow),
-        "our flow in our fit": lambda: whole(asl_fast.fit, _model(), flow, jit="auto"),
-        "no augmentation": lambda: whole(_model().fit, **arrays),
+        "our flow": lambda: whole(course_model().fit, flow),
+        "our flow in our fit": lambda: whole(asl_fast.fit, course_model(), flow, jit="auto"),
+        "no augmentation": lambda: whole(course_model().fit, **arrays),
         f"the generator, {cores} threads": lambda: generator(cores, False),
         f"the generator, {cores} processes": lambda: generator(cores, True),
     }
@@ -299,7 +288,7 @@ def repeats(request: Request) -> Items:
 def memory(request: Request) -> Items:
     """GPU memory that stays in use after `fit`, and after `release_memory`."""
     images, labels = _data(request)
-    model = _model("mixed_bfloat16")
+    model = course_model(dtype="mixed_bfloat16")
 
     def after(call: Callable[[], Any]) -> dict[str, float]:
         call()
@@ -335,7 +324,7 @@ def profile(request: Request) -> Items:
         rows = steps * batch
         with tempfile.TemporaryDirectory() as folder:
             asl_fast.fit(
-                _model("mixed_bfloat16", recipe),
+                course_model(dtype="mixed_bfloat16", recipe=recipe),
                 images[:rows],
                 labels[:rows],
                 **_preprocessing(),

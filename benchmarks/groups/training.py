@@ -18,22 +18,28 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 import asl_fast
 from asl_fast.data import dataset as datasets
 from asl_fast.data.pipeline import steps_per_epoch
+from asl_fast.models.optimizer import build_optimizer
+from asl_fast.models.recipe import RECIPES
 from asl_fast.training.fit import TrainingClock
 from benchmarks.cell import BEFOREHAND, Cell, Say, in_turn
 from benchmarks.contenders.rivals import labelled_layers
 from benchmarks.contenders.work import COURSE, Work
 
-__all__ = ["measure"]
+__all__ = ["course_model", "measure"]
 
 _BATCH = 32
 
 
-def _model(*layers: keras.layers.Layer) -> keras.Model:
+def course_model(
+    *layers: keras.layers.Layer, dtype: str = "float32", recipe: str = "course"
+) -> keras.Model:
+    """Returns the course's network behind `layers`, compiled with a recipe's optimizer."""
     keras.utils.set_random_seed(0)
-    model = asl_fast.build_cnn()
+    model = asl_fast.build_cnn(dtype=dtype)
     if layers:
         model = keras.Sequential([keras.Input((28, 28, 1)), *layers, model])
-    model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
+    optimizer = build_optimizer(RECIPES[recipe], 10**6)
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -54,13 +60,15 @@ def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..
     generator = KerasGenerator(**COURSE).flow(scaled, labels, batch_size=_BATCH)
     layers = labelled_layers(scaled, labels, _BATCH).repeat()
     return {
-        "Keras's generator": lambda **more: _model().fit(generator, **more),
-        "Keras's layers in tf.data": lambda **more: _model().fit(layers, shuffle=False, **more),
-        "Keras's layers in the model": lambda **more: _model(*Work().layers(keras.layers)).fit(
-            scaled, labels, batch_size=_BATCH, **more
+        "Keras's generator": lambda **more: course_model().fit(generator, **more),
+        "Keras's layers in tf.data": lambda **more: course_model().fit(
+            layers, shuffle=False, **more
         ),
+        "Keras's layers in the model": lambda **more: course_model(
+            *Work().layers(keras.layers)
+        ).fit(scaled, labels, batch_size=_BATCH, **more),
         "our step": lambda **more: asl_fast.fit(
-            _model(),
+            course_model(),
             images,
             labels,
             augment=augment,
@@ -69,7 +77,7 @@ def _contenders(images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[..
             **more,
         ),
         BEFOREHAND: lambda **more: asl_fast.fit(
-            _model(), beforehand, labels, batch_size=_BATCH, **more
+            course_model(), beforehand, labels, batch_size=_BATCH, **more
         ),
     }
 
