@@ -1,1 +1,1 @@
-"""Measurements: run them with `pytest benchmarks`."""
+"""Measurements against other packages, on accelerators, and of robustness: see README.md."""

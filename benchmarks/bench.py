@@ -1,4 +1,4 @@
-"""Runs the suite and leaves results, as `asl-fast bench` does."""
+"""Runs the suite and writes its results, as `asl-fast bench` does."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from rich.table import Table
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder
 from benchmarks import report, results, suite
-from benchmarks.cell import Cell, Meter, quartiles
+from benchmarks.cell import Cell, quartiles
 from benchmarks.plots import plot
 
 __all__ = ["run"]
@@ -28,14 +28,14 @@ def run(
 
     Args:
         size: Of `suite.SIZES`.
-        groups: Of `suite.GROUPS`; none takes those of the size.
-        out: Folder. Results of groups that are not measured now stay in it.
+        groups: Of `suite.GROUPS`; empty takes those of the size.
+        out: Folder. Results of other groups that it holds stay in it.
         data: Folder with the real data, or None.
         console: For the results.
         notes: For the progress.
 
     Raises:
-        InputError: No such group, or no data for the race.
+        InputError: There is no such group, or no data for the race.
     """
     chosen = suite.SIZES[size]
     if groups:
@@ -43,39 +43,36 @@ def run(
     plans = list(suite.plans(chosen, data))
     make_folder(out)
     path = out / "results.json"
-    found = suite.begin(size)
-    measured = {plan.group for plan in plans}
+    measured = suite.begin(size)
     if path.exists():
-        found = _kept(results.read(path), found, measured)
+        measured = _merged(results.read(path), measured, {plan.group for plan in plans})
     begin = time.perf_counter()
-    tf.get_logger().setLevel("ERROR")  # everyone is traced, which it would warn of
-    with _bar(notes, len(plans)) as bar:
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of tracing each contender
+    with _progress(notes, len(plans)) as bar:
         for plan in plans:
             bar.begin(plan.title)
-            cells = plan.run(bar)
-            found["races" if plan.group == "race" else "cells"] += cells
-            results.write(found, path)  # what there is, should the rest be stopped
+            cells = plan.run(bar.say)
+            measured["races" if plan.group == "race" else "cells"] += cells
+            results.write(measured, path)  # after each plan, in case the rest is stopped
             for cell in cells:
                 if isinstance(cell, Cell):
                     _show(cell, console)
             bar.advance()
-    (out / "results.md").write_text(report.markdown(found))
-    pictures = plot(found, out)
+    (out / "results.md").write_text(report.markdown(measured))
+    pictures = plot(measured, out)
     names = ", ".join(p.name for p in (path, out / "results.md", *pictures))
     minutes = (time.perf_counter() - begin) / 60
     notes.print(f"Measured in {minutes:.1f} minutes. Wrote {names} into {out}", highlight=False)
 
 
-def _kept(old: dict[str, Any], new: dict[str, Any], measured: set[str]) -> dict[str, Any]:
-    """Returns new results with what old ones have of other groups, if they are of this machine."""
+def _merged(old: dict[str, Any], new: dict[str, Any], measured: set[str]) -> dict[str, Any]:
+    """Returns new results with the cells of other groups that old ones of this machine hold."""
     if (old["machine"], old["versions"]) != (new["machine"], new["versions"]):
         raise InputError(
             "The folder holds results of another machine, or of other versions of packages. Name "
-            "another one with --out."
+            "another folder with --out."
         )
-    groups = set(measured)
-    if "processes" in measured:
-        groups |= {"memory", "start-up"}
+    groups = measured | ({"memory", "start-up"} if "processes" in measured else set())
     cells = [cell for cell in old["cells"] if cell.group not in groups]
     return new | {"cells": cells, "races": [] if "race" in measured else old["races"]}
 
@@ -85,44 +82,35 @@ def _show(cell: Cell, console: Console) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for name, values in cell.samples.items():
-        low, median, high = (
-            f"{value:.1%}" if cell.unit == "share idle" else f"{float(f'{value:.3g}'):,}"
-            for value in quartiles(values)
-        )
+        low, median, high = (report.number(value, cell.unit) for value in quartiles(values))
         table.add_row(name, median, f"{low} – {high}")
     for name, why in cell.skipped.items():
         table.add_row(name, "not measured", why)
     console.print(table)
 
 
-class _Bar(Meter):
-    """Shows how many cells are done, and what is being measured.
-
-    Where there is no terminal, it prints a line a cell.
-    """
+class _Bar:
+    """Shows how many plans are done and what is being measured; a line a plan off terminals."""
 
     def __init__(self, notes: Console, progress: Progress, total: int) -> None:
         self._notes, self._progress = notes, progress
         self._task = progress.add_task("", total=total, doing="")
 
     def begin(self, title: str) -> None:
-        """Is told the cell."""
         if self._notes.is_terminal:
             self._progress.update(self._task, description=title, doing="")
         else:
             self._notes.print(f"{title} …", highlight=False)
 
     def say(self, text: str) -> None:
-        """Is told what of the cell is being done."""
         self._progress.update(self._task, doing=text)
 
     def advance(self) -> None:
-        """Is told that the cell is done."""
         self._progress.advance(self._task)
 
 
 @contextlib.contextmanager
-def _bar(notes: Console, total: int) -> Iterator[_Bar]:
+def _progress(notes: Console, total: int) -> Iterator[_Bar]:
     columns = (
         *(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()),
         *(TimeElapsedColumn(), TextColumn("{task.fields[doing]}")),

@@ -1,7 +1,6 @@
-"""A cell: some contenders measured in turn, A B C A B C …, under the same conditions."""
+"""A cell: contenders measured in turns (A B C A B C …) under the same conditions."""
 
 import dataclasses
-import itertools
 import math
 import os
 import time
@@ -16,32 +15,35 @@ __all__ = [
     "LIMITS",
     "UNITS",
     "Cell",
-    "Meter",
+    "Say",
     "in_turn",
     "interval",
     "quartiles",
     "timed",
 ]
 
-# Of samples: whether more is better.
-UNITS = {"images/s": True, "s": False, "MiB": False, "µs a step": False, "share idle": False}
+# Units of samples, and whether more is better. The last is in committed results of a former group.
+UNITS = {"images/s": True, "s": False, "MiB": False, "share idle": False, "µs a step": False}
 
-# Who augments nothing in the time that counts, and so is nobody's rival.
+# Contenders that augment nothing while the clock runs, so they are nobody's rival.
 BEFOREHAND = "augmented beforehand"
 LIMITS = frozenset({"no augmentation", BEFOREHAND})
+
+# Shows what is being measured.
+Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What was measured of some contenders under the same conditions.
+    """Samples of several contenders under the same conditions.
 
     Attributes:
-        group: What kind of measurement, as "pipeline".
-        about: The conditions, as {"batch": 32, "side": 28, "channels": 1}.
+        group: Kind of measurement, such as "pipeline".
+        about: The conditions, such as {"batch": 32, "side": 28, "channels": 1}.
         unit: One of `UNITS`.
-        samples: By contender one value a turn.
+        samples: One value a turn, by contender.
         load: The machine's load average before and after.
-        skipped: By contender why it was not measured.
+        skipped: Why a contender was not measured, by contender.
     """
 
     group: str
@@ -53,36 +55,20 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What tells it from other cells."""
-        words = [f"{name} {value}" for name, value in self.about.items()]
-        return ", ".join([self.group, *words])
+        """Identifies the cell among others."""
+        return ", ".join([self.group, *(f"{name} {value}" for name, value in self.about.items())])
 
-    def best(self, start: str) -> tuple[str, list[float]] | None:
-        """Returns the best of the contenders whose names begin so, with its samples."""
-        found = {name: values for name, values in self.samples.items() if name.startswith(start)}
-        if not found:
-            return None
+    def best_of_ours(self) -> str | None:
+        """Returns the name of this package's best contender."""
+        return self._best([name for name in self.samples if name.startswith("our ")])
+
+    def best_rival(self) -> str | None:
+        """Returns the name of the best of the others, limits excluded."""
+        return self._best([n for n in self.samples if not n.startswith("our ") and n not in LIMITS])
+
+    def _best(self, names: list[str]) -> str | None:
         choose = max if UNITS[self.unit] else min
-        name = choose(found, key=lambda name: float(np.median(found[name])))
-        return name, found[name]
-
-
-class Meter:
-    """Repeats turns, and hears of what is being done; others show it, or time it."""
-
-    def say(self, text: str) -> None:
-        """Is told what is being done."""
-
-    def repeat(self, turn: Callable[[], None], turns: int, warm_up: int) -> None:
-        """Runs a turn so many times, after others that don't count."""
-        for _ in range(warm_up + turns):
-            turn()
-
-
-def quartiles(values: Any) -> tuple[float, float, float]:
-    """Returns the lower quartile, the median and the upper quartile."""
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return float(low), float(median), float(high)
+        return choose(names, key=lambda name: float(np.median(self.samples[name])), default=None)
 
 
 def in_turn(
@@ -92,37 +78,30 @@ def in_turn(
     contenders: dict[str, Callable[[], float]],
     *,
     turns: int,
+    say: Say,
     warm_up: int = 1,
     skipped: dict[str, str] | None = None,
-    meter: Meter | None = None,
 ) -> Cell:
-    """Measures everyone once a turn.
+    """Measures each contender once a turn.
 
     Args:
-        group: As the cell's.
-        about: As the cell's.
-        unit: As the cell's.
-        contenders: By name what measures one sample.
-        turns: Int, how many samples of each.
-        warm_up: Int, how many turns before do not count.
-        skipped: As the cell's.
-        meter: Repeats the turns, and hears of what is being done.
+        group: The cell's.
+        about: The cell's.
+        unit: The cell's.
+        contenders: By name a function that measures one sample.
+        turns: Int, samples of each.
+        say: Shows the progress.
+        warm_up: Int, turns before that do not count.
+        skipped: The cell's.
     """
-    meter = meter or Meter()
     load = os.getloadavg()[0]
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    numbers = itertools.count(1 - warm_up)
-
-    def turn() -> None:
-        number = next(numbers)
+    for number in range(1 - warm_up, turns + 1):
         for name, sample in contenders.items():
-            when = f"turn {number} of {turns}" if number > 0 else "warming up"
-            meter.say(f"{name}, {when}")
+            say(f"{name}, {f'turn {number} of {turns}' if number > 0 else 'warming up'}")
             value = sample()
             if number > 0:
                 samples[name].append(value)
-
-    meter.repeat(turn, turns, warm_up)
     after = os.getloadavg()[0]
     return Cell(group, about, unit, samples, (round(load, 2), round(after, 2)), skipped or {})
 
@@ -132,6 +111,12 @@ def timed(run: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     run()
     return time.perf_counter() - begin
+
+
+def quartiles(values: Any) -> tuple[float, float, float]:
+    """Returns the lower quartile, the median and the upper quartile."""
+    low, median, high = np.percentile(values, [25, 50, 75])
+    return float(low), float(median), float(high)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

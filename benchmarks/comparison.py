@@ -1,7 +1,7 @@
-"""What moved between two results, beyond the noise.
+"""Compares two results: what moved beyond the noise.
 
-Machines are faster and slower from hour to hour, so times are never compared. What is compared is
-the ratio of each contender of ours to its rivals in the same turn: their geometric mean.
+A machine's speed changes from hour to hour, so times are never compared. What is compared is the
+lead of each contender of ours: its ratio to the geometric mean of its rivals in the same turn.
 """
 
 import math
@@ -19,7 +19,7 @@ from benchmarks.cell import LIMITS, UNITS, Cell
 __all__ = ["Change", "compare", "show"]
 
 _SIGMAS = 3.0
-_LEAST = 1.25  # a smaller change between two runs is not told even where the spread is small
+_LEAST = 1.25  # a smaller change is never reported, however small the spread
 
 
 class Change(NamedTuple):
@@ -28,8 +28,8 @@ class Change(NamedTuple):
     Attributes:
         cell: The cell's key.
         name: The contender.
-        before: Its lead over its rivals, above 1 where it is better than they.
-        after: The same in the other result.
+        before: Its lead over its rivals, above 1 if it is better.
+        after: Its lead in the other result.
         noise: The factor by which `after / before` may differ from 1 by chance.
     """
 
@@ -55,14 +55,14 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Change]
 
     Returns:
         The changes of all of ours, the largest relative to its noise first; and the keys of cells
-        that can't be compared: in one result only, or without a rival.
+        that can't be compared because one result lacks them, or they have no rival.
     """
-    mine = {cell.key: cell for cell in before["cells"]}
-    theirs = {cell.key: cell for cell in after["cells"]}
-    apart = sorted(mine.keys() ^ theirs.keys())
+    first = {cell.key: cell for cell in before["cells"]}
+    second = {cell.key: cell for cell in after["cells"]}
+    apart = sorted(first.keys() ^ second.keys())
     changes = []
-    for key in mine.keys() & theirs.keys():
-        a, b = mine[key], theirs[key]
+    for key in first.keys() & second.keys():
+        a, b = first[key], second[key]
         common = [name for name in a.samples if name in b.samples]
         rivals = [name for name in common if not _ours(name) and name not in LIMITS]
         if not rivals:
@@ -85,23 +85,23 @@ def _lead(cell: Cell, name: str, rivals: list[str]) -> tuple[float, float]:
     sign = 1 if UNITS[cell.unit] else -1
     everyone = np.log([np.maximum(cell.samples[rival], 1e-9) for rival in rivals])
     leads = sign * (np.log(np.maximum(cell.samples[name], 1e-9)) - everyone.mean(0))
-    # Of the median: the spread by the quartiles, which an outlier does not move.
+    # The standard error of the median, by the quartiles, which an outlier does not move.
     low, median, high = np.percentile(leads, [25, 50, 75])
     return float(median), float(1.2533 * (high - low) / 1.349 / math.sqrt(len(leads)))
 
 
 def show(before: Path, after: Path, console: Console) -> bool:
-    """Prints what moved beyond the noise from one result to another; returns whether anything did.
+    """Prints what moved beyond the noise; returns whether any lead of ours became smaller.
 
     Raises:
-        InputError: A file that holds no results, or two that have nothing in common.
+        InputError: A file holds no results, or the two have no cell in common.
     """
     changes, apart = compare(results.read(before), results.read(after))
     if not changes:
         raise InputError(f"{before} and {after} have no cell in common that could be compared.")
     moved = [change for change in changes if change.moved]
     if moved:
-        table = Table("where", "who", "lead before", "after", "factor", "noise")
+        table = Table("cell", "contender", "lead before", "after", "factor", "noise")
         for change in moved:
             table.add_row(
                 *(change.cell, change.name, f"{change.before:.3g}", f"{change.after:.3g}"),

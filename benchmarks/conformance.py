@@ -1,6 +1,6 @@
-"""Our pixels against those of the installed `ImageDataGenerator`, option by option.
+"""Compares our pixels with those of the installed `ImageDataGenerator`, option by option.
 
-`scripts/conformance` writes the table; the tests run the same comparison on fewer images.
+`scripts/conformance` writes the table; the tests make the same comparison on fewer images.
 """
 
 import argparse
@@ -29,8 +29,8 @@ __all__ = ["CASES", "EVERYTHING", "SHAPES", "Comparison", "compare", "pictures"]
 
 SHAPES = [(28, 28, 1), (31, 17, 3), (1, 1, 1)]
 
-# Sampling points closer than this to where the interpolation jumps may fall on its other side:
-# float32 here, float64 in SciPy.
+# Points closer than this to a jump of the interpolation may be sampled on its other side, as
+# coordinates are float32 here and float64 in SciPy.
 _BOUNDARY = 1e-4
 
 _GEOMETRY: dict[str, Any] = {
@@ -89,11 +89,11 @@ class Comparison:
     """How far our pixels are from Keras's.
 
     Attributes:
-        images: Int, how many were compared, each with parameters of its own.
-        largest: Float, the largest difference in shares of the pixel range, boundaries apart.
-        mean: Float, the mean difference likewise.
-        boundary: Float, the share of pixels left out because they lie on a boundary.
-        changed: Float, the mean change that the transform made, likewise: it did something.
+        images: Int, number of images compared, each with its own parameters.
+        largest: Float, largest difference as a share of the pixel range, boundaries excluded.
+        mean: Float, mean difference, likewise.
+        boundary: Float, share of the pixels that were excluded because they lie on a boundary.
+        changed: Float, mean change that the transform made, likewise; 0 if it did nothing.
     """
 
     images: int
@@ -139,7 +139,7 @@ def compare(
     unclear = np.stack([_on_boundary(layer.options, values, shape) for values in drawn])
     unclear = np.broadcast_to(unclear[..., None], ours.shape)
     if "brightness_range" in options:
-        # PIL cuts pixels to whole numbers: a difference in the last digit may become 1.
+        # PIL truncates pixels to integers: a difference in the last digit may become 1.
         unclear = unclear | (np.abs(ours - theirs) == 1)
     difference = np.where(unclear, 0, np.abs(ours.astype(np.float64) - theirs)) / 255
     return Comparison(
@@ -158,7 +158,7 @@ def _one(parameters: Parameters, index: int) -> dict[str, Any]:
 def _on_boundary(
     options: AugmentOptions, values: dict[str, Any], shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """Returns which output pixels are read from where the interpolation jumps."""
+    """Returns a mask of the output pixels that are sampled where the interpolation jumps."""
     height, width, _ = shape
     values = PARAMETERS | values
     theta, shear = np.deg2rad(values["theta"]), np.deg2rad(values["shear"])
@@ -194,10 +194,10 @@ def _geometry_rows(count: int) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     cases = list(itertools.product(CASES, SHAPES, ("uint8", "float32")))
     for options, shape, dtype in track(cases, "Comparing"):
-        found = compare(options, shape, dtype, count)
+        result = compare(options, shape, dtype, count)
         yield (
-            f"| {_written(options)} | {'×'.join(map(str, shape))} {dtype} | {found.images} "
-            f"| {found.largest:.1e} | {found.mean:.1e} | {found.boundary:.3%} |"
+            f"| {_written(options)} | {'×'.join(map(str, shape))} {dtype} | {result.images} "
+            f"| {result.largest:.1e} | {result.mean:.1e} | {result.boundary:.3%} |"
         )
 
 
@@ -237,9 +237,9 @@ def _written(options: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes the table."""
+    """Compares, and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=300, help="compared in each row")
+    parser.add_argument("--images", type=int, default=300, help="images compared in each row")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/conformance.md"))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message="Please import `affine_transform`")

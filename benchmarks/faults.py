@@ -1,25 +1,22 @@
-"""Injects faults at many points, and looks whether anything is lost.
+"""Injects faults at many points and checks that nothing is lost.
 
-    python -m benchmarks.faults --out benchmarks/results/faults.md [--points 0.1] [FAULT …]
+    python -m benchmarks.faults [--points 0.1] [FAULT …]
 
-At full length that takes an hour or two. With `--kept FILE` what comes out is added to a file, and
-the page shows all that is in it: so faults can be injected in portions.
+prints a table and what was lost; the exit code is 1 if anything was. At full length that takes an
+hour or two. To add a kind of fault, write a function and name it in `FAULTS`.
 
-Each fault is a function that yields what was done and what went wrong, or None. Where a training
-is concerned, it ends in a process forked from one that has TensorFlow loaded but not used; "the
-same" are the bits of all weights and the history.
+Trainings run in processes forked from one that has TensorFlow loaded but has not used it. "The same
+bits" are those of all weights and of the history.
 """
 
 import argparse
 import contextlib
 import csv
-import datetime
 import hashlib
 import io
 import json
 import logging
 import os
-import platform
 import random
 import resource
 import shutil
@@ -35,31 +32,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asl_fast.data import dataset
+from asl_fast.data import csv_table, dataset
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 
+__all__ = ["FAULTS", "Fault", "full_after"]
+
+# Where a fault was injected, and what went wrong, or None.
 Outcomes = Iterator[tuple[str, str | None]]
 
 RANDOM = random.Random(0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 28, 28, 1), np.uint8)
 LABELS = (np.arange(300) % 24).astype(np.int32)
-STEPS, EPOCHS = 6, 3
-
-
-_ABOUT = f"""\
-A full disk is a limit on the size of files (`RLIMIT_FSIZE`), which fails a write after any byte,
-also within TensorFlow and HDF5. The network is the course's, trained on 300 images of noise:
-{EPOCHS} epochs of {STEPS} steps."""
+EPOCHS, BATCH = 3, 50  # six steps an epoch
 
 
 class Fault(NamedTuple):
     """A way things go wrong.
 
     Attributes:
-        inject: From a folder and a number of points to outcomes.
+        inject: Takes an empty folder and a number of points, yields outcomes.
         points: Int, at full length.
-        survived: What is asked for, in words.
+        survived: What must hold, in words.
     """
 
     inject: Callable[[Path, int], Outcomes]
@@ -67,9 +61,17 @@ class Fault(NamedTuple):
     survived: str
 
 
+def wrong(**checks: bool) -> str | None:
+    """Returns the names of the checks that do not hold, or None."""
+    return ", ".join(name for name, holds in checks.items() if not holds).replace("_", " ") or None
+
+
+# Full disks
+
+
 @contextlib.contextmanager
 def full_after(size: int) -> Iterator[None]:
-    """Lets no file grow beyond so many bytes: writing fails there, as on a full disk."""
+    """Makes writes fail once a file has `size` bytes, within TensorFlow and HDF5 too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -79,52 +81,95 @@ def full_after(size: int) -> Iterator[None]:
 
 
 def sizes(largest: int, points: int) -> list[int]:
-    """Returns sizes from 0 to beyond the largest file's, the ends of both among them."""
+    """Returns sizes from 0 to just beyond a file's own, with the ends of both."""
     return sorted({0, 1, largest - 1, largest, *np.linspace(0, largest + 1, points, dtype=int)})
 
 
-def wrong(**checks: bool) -> str | None:
-    """Returns the names of the checks that do not hold."""
-    return ", ".join(name for name, holds in checks.items() if not holds).replace("_", " ") or None
-
-
-# Without TensorFlow
-
-
 def cache_full(folder: Path, points: int) -> Outcomes:
-    """A full disk while parsed data are cached."""
     os.environ["ASL_FAST_CACHE"] = str(folder)
-    facts = {"sha256": "0"}
     for size in sizes(IMAGES.nbytes + 128, points):
         with full_after(size):
-            entry = storage.save_entry(f"key-{size}", IMAGES, LABELS, facts)
-        kept = storage.load_entry(f"key-{size}")
+            entry = storage.save_entry(f"key-{size}", IMAGES, LABELS, {"sha256": "0"})
+        cached = storage.load_entry(f"key-{size}")
         yield (
             f"{size} bytes",
             wrong(
                 returned=np.array_equal(entry.images, IMAGES),
-                whole_or_none=kept is None or np.array_equal(kept.images, IMAGES),
+                whole_or_none=cached is None or np.array_equal(cached.images, IMAGES),
                 nothing_left=not list(folder.glob(".*")),
             ),
         )
         shutil.rmtree(folder / f"key-{size}", ignore_errors=True)
 
 
+def checkpoint_full(folder: Path, points: int) -> Outcomes:
+    from asl_fast.training.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(folder)
+    facts: dict[str, Any] = {"step": 0, "steps": 6, "history": {}, "epochs": [], "callbacks": []}
+    checkpoints.save({**facts, "epoch": 1}, [IMAGES])
+    (first,) = folder.iterdir()
+    largest = first.stat().st_size
+    for size in sizes(largest, points):
+        with full_after(size):
+            checkpoints.save({**facts, "epoch": 2}, [IMAGES])
+        last = checkpoints.load()
+        assert last is not None
+        yield (
+            f"{size} bytes",
+            wrong(
+                last_or_one_before=last.facts["epoch"] == (2 if size >= largest else 1),
+                values=np.array_equal(last.values[0], IMAGES),
+                nothing_left=not list(folder.glob(".*")),
+            ),
+        )
+        for path in folder.iterdir():
+            if path != first:
+                path.unlink()
+
+
+def shard_full(folder: Path, points: int) -> Outcomes:
+    from asl_fast.data import records
+
+    for compression in ("", "GZIP"):
+        path = folder / "a.tfrecord"
+        whole = records.write_shard(path, IMAGES, LABELS, compression)
+        largest = path.stat().st_size
+        for size in sizes(largest, points // 2):
+            path.unlink(missing_ok=True)
+            message = ""
+            try:
+                with full_after(size):
+                    written = records.write_shard(path, IMAGES, LABELS, compression)
+            except InputError as error:
+                message = str(error)
+            fits = size >= largest
+            yield (
+                f"{compression or 'plain'}, {size} bytes",
+                wrong(
+                    named=fits or message == f"{path} can't be written: File too large.",
+                    whole_or_none=written == whole if fits else not list(folder.iterdir()),
+                ),
+            )
+
+
+# The cache of parsed tables
+
+
 def cache_killed(folder: Path, points: int) -> Outcomes:
-    """SIGKILL while parsed data are cached."""
     os.environ["ASL_FAST_CACHE"] = str(folder)
     for point in range(points):
         process = os.fork()
         if process == 0:
-            while True:  # replaces what it has written itself
+            while True:
                 storage.save_entry("key", IMAGES, LABELS, {"sha256": "0"})
         moment = RANDOM.uniform(0, 0.02)
         time.sleep(moment)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        kept = storage.load_entry("key")
-        whole = kept is None or (
-            np.array_equal(kept.images, IMAGES) and np.array_equal(kept.labels, LABELS)
+        cached = storage.load_entry("key")
+        whole = cached is None or (
+            np.array_equal(cached.images, IMAGES) and np.array_equal(cached.labels, LABELS)
         )
         yield f"after {moment * 1000:.1f} ms", wrong(whole_or_none=whole)
         if point % 3 == 0:
@@ -132,12 +177,9 @@ def cache_killed(folder: Path, points: int) -> Outcomes:
 
 
 def cache_cut(folder: Path, points: int) -> Outcomes:
-    """A cached file cut short."""
-    from asl_fast.data import csv_table as table
-
     os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
     path = folder / "train.csv"
-    table.write(path, IMAGES[:30], LABELS[:30])
+    csv_table.write(path, IMAGES[:30], LABELS[:30])
     dataset.load_csv(path)
     (entry,) = (folder / "cache").iterdir()
     for part in sorted(entry.iterdir()):
@@ -156,7 +198,6 @@ def cache_cut(folder: Path, points: int) -> Outcomes:
 
 
 def cache_unwritable(folder: Path, points: int) -> Outcomes:
-    """A cache that can't be written to."""
     (folder / "file").touch()
     os.environ["ASL_FAST_CACHE"] = str(folder / "file" / "cache")
     for _ in range(points):
@@ -164,103 +205,36 @@ def cache_unwritable(folder: Path, points: int) -> Outcomes:
         yield "a file in its place", wrong(returned=np.array_equal(entry.images, IMAGES))
 
 
-# With files that TensorFlow and Keras write
-
-
-def checkpoint_full(folder: Path, points: int) -> Outcomes:
-    """A full disk while a checkpoint is written."""
-    from asl_fast.training.checkpoint import Checkpoints
-
-    kept = Checkpoints(folder)
-    facts: dict[str, Any] = {"step": 0, "steps": 6, "history": {}, "epochs": [], "callbacks": []}
-    kept.save({**facts, "epoch": 1}, [IMAGES])
-    (first,) = folder.iterdir()
-    for size in sizes(first.stat().st_size, points):
-        with full_after(size):
-            kept.save({**facts, "epoch": 2}, [IMAGES])
-        found = kept.load()
-        assert found is not None
-        yield (
-            f"{size} bytes",
-            wrong(
-                last_or_one_before=found.facts["epoch"] == (2 if size >= len_of(first) else 1),
-                values=np.array_equal(found.values[0], IMAGES),
-                nothing_left=not list(folder.glob(".*")),
-            ),
-        )
-        for path in folder.iterdir():
-            if path != first:
-                path.unlink()
-
-
-def len_of(path: Path) -> int:
-    """Returns a file's size, in bytes."""
-    return path.stat().st_size
-
-
-def shard_full(folder: Path, points: int) -> Outcomes:
-    """A full disk while a shard is written."""
-    from asl_fast.data import records
-
-    for compression in ("", "GZIP"):
-        path = folder / "a.tfrecord"
-        whole = records.write_shard(path, IMAGES, LABELS, compression)
-        largest = len_of(path)
-        for size in sizes(largest, points // 2):
-            path.unlink(missing_ok=True)
-            said = ""
-            try:
-                with full_after(size):
-                    written = records.write_shard(path, IMAGES, LABELS, compression)
-            except InputError as error:
-                said = str(error)
-            fits = size >= largest
-            yield (
-                f"{compression or 'plain'}, {size} bytes",
-                wrong(
-                    named=fits or said == f"{path} can't be written: File too large.",
-                    whole_or_none=written == whole if fits else not list(folder.iterdir()),
-                ),
-            )
-
-
 # Trainings
 
 
-def data(changed: str | None = None) -> dataset.Dataset:
-    """Returns a small data set, or one of which a thing has changed."""
-    images, labels = IMAGES.copy(), LABELS.copy()
-    if changed == "a pixel":
-        images[7, 3, 3] ^= 1
-    elif changed == "a label":
-        labels[0] = 5
-    elif changed == "an image less":
-        images, labels = images[1:], labels[1:]
+def train(out: Path, resume: bool = True, tables: Path | None = None) -> None:
+    """Trains the course's network with a checkpoint after each step.
 
-    def split(images: np.ndarray, labels: np.ndarray) -> dataset.Split:
-        digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-        return dataset.Split(images, labels, "a file", digest, "course")
-
-    return dataset.Dataset("small", split(images, labels), split(images[:48], labels[:48]))
-
-
-def train(
-    out: Path,
-    changed: str | None = None,
-    resume: bool = True,
-    found: dataset.Dataset | None = None,
-) -> None:
-    """Trains the course's network for three epochs of six steps, a checkpoint after each step."""
+    Args:
+        out: Folder of the run; a cache of its own lies beside it.
+        resume: Whether to continue a stopped run.
+        tables: Folder of the CSV files; None takes the one beside `out`.
+    """
     from asl_fast.training import precision, run
 
-    # Not "auto": each of many caches would be given a measurement of its own.
+    os.environ["ASL_FAST_CACHE"] = f"{out}-cache"
+    folder = tables or out.parent
+    data = dataset.load(train=folder / "train.csv", valid=folder / "valid.csv")
+    # Not "auto": each of many caches would get a measurement of its own.
     options: dict[str, Any] = {
-        "changes": {"epochs": EPOCHS, "batch_size": 50},
+        "changes": {"epochs": EPOCHS, "batch_size": BATCH},
         "precision": "mixed_bfloat16" if precision.has_bfloat16() else "float32",
         "steps_per_execution": 1,
         "verbose": 0,
     }
-    run.train(found or data(changed), out, resume=resume, checkpoint_seconds=0, **options)
+    run.train(data, out, resume=resume, checkpoint_seconds=0, **options)
+
+
+def write_tables(folder: Path, images: np.ndarray = IMAGES, labels: np.ndarray = LABELS) -> None:
+    folder.mkdir(exist_ok=True)
+    csv_table.write(folder / "train.csv", images, labels)
+    csv_table.write(folder / "valid.csv", IMAGES[:48], LABELS[:48])
 
 
 def begin(function: Callable[..., None], *arguments: Any, log: Path) -> int:
@@ -272,20 +246,20 @@ def begin(function: Callable[..., None], *arguments: Any, log: Path) -> int:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        said = ""
+        message = ""
         try:
             function(*arguments)
             code = 0
         except InputError as error:
-            said, code = f"InputError: {error}\n", 2
+            message, code = f"InputError: {error}\n", 2
         except (KeyboardInterrupt, SystemExit):
             code = 130
         except BaseException:
-            said = traceback.format_exc()
+            message = traceback.format_exc()
         finally:
             # The log is a file, too.
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-            file.write(said)
+            file.write(message)
             file.flush()
             os._exit(code)
 
@@ -296,7 +270,7 @@ def end(process: int) -> int:
 
 
 def ended(function: Callable[..., None], *arguments: Any, log: Path) -> int:
-    """Calls a function in a process of its own, to its end."""
+    """Calls a function in a process of its own and returns its exit code."""
     return end(begin(function, *arguments, log=log))
 
 
@@ -310,9 +284,9 @@ def result(out: Path) -> str:
     with zipfile.ZipFile(out / "model.keras") as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))
 
-    def add(name: str, found: Any) -> None:
-        if isinstance(found, h5py.Dataset):
-            digest.update(name.encode() + np.asarray(found).tobytes())
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            digest.update(name.encode() + np.asarray(item).tobytes())
 
     with h5py.File(content) as file:
         file.visititems(add)
@@ -321,114 +295,101 @@ def result(out: Path) -> str:
     return hashlib.sha256(digest.digest() + json.dumps(rows).encode()).hexdigest()
 
 
-def reference(folder: Path, function: Callable[..., None] = train) -> tuple[str, float]:
-    """Returns the result of a training that nothing happens to, and its seconds."""
-    start = time.monotonic()
-    code = ended(function, folder / "whole", log=folder / "whole.log")
-    assert code == 0, (folder / "whole.log").read_text()
-    return result(folder / "whole"), time.monotonic() - start
+class Training(NamedTuple):
+    """A training to disturb.
+
+    Attributes:
+        out: Folder of the run, empty.
+        log: File for what its processes write.
+        point: Int, its number.
+        share: Float in (0, 1]: 1 for the last one.
+        seconds: Float, how long a training takes that nothing disturbs.
+        largest: Int, bytes of the largest file that such a training writes.
+    """
+
+    out: Path
+    log: Path
+    point: int
+    share: float
+    seconds: float
+    largest: int
+
+    def checkpoints(self) -> list[Path]:
+        return list(self.out.glob("checkpoints/*.checkpoint"))
+
+    def begin(self) -> int:
+        """Starts it and waits for its first checkpoint, or its end; returns the process."""
+        process = begin(train, self.out, log=self.log)
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while not self.checkpoints() and os.waitid(os.P_PID, process, look) is None:
+            time.sleep(0.01)
+        return process
 
 
-def to_its_end(
-    out: Path, log: Path, whole: str, function: Callable[..., None] = train
-) -> str | None:
-    """Resumes a training until it ends, and compares."""
-    if not (out / "metrics.json").exists():
-        code = ended(function, out, log=log)
-        if code:
-            return f"exit code {code}: {log.read_text()[-300:]}"
-    return wrong(the_same=result(out) == whole)
+def resumed(disturb: Callable[[Training], tuple[str, str | None]]) -> Callable[..., Outcomes]:
+    """Returns an injector: disturbs trainings, resumes each and compares it with a whole one."""
+
+    def inject(folder: Path, points: int) -> Outcomes:
+        write_tables(folder)
+        whole, log = folder / "whole", folder / "log"
+        start = time.monotonic()
+        assert ended(train, whole, log=log) == 0, log.read_text()
+        seconds, expected = time.monotonic() - start, result(whole)
+        largest = max(path.stat().st_size for path in whole.rglob("*"))
+        for point in range(points):
+            out, log = folder / f"{point}", folder / f"{point}.log"
+            where, problem = disturb(
+                Training(out, log, point, (point + 1) / points, seconds, largest)
+            )
+            if not problem and not (out / "metrics.json").exists():
+                problem = unexpected(ended(train, out, log=log), 0, log=log)
+            yield where, problem or wrong(the_same=result(out) == expected)
+            for path in folder.glob(f"{point}*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return inject
 
 
-def stopped(folder: Path, points: int) -> Outcomes:
-    """A training stopped at random moments by SIGKILL, SIGTERM or SIGINT, and resumed."""
-    whole, seconds = reference(folder)
-    for point in range(points):
-        out, log = folder / f"{point}", folder / f"{point}.log"
-        sent = []
-        for _ in range(RANDOM.randint(1, 3)):
-            process = begin(train, out, log=log)
-            number = RANDOM.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-            moment = RANDOM.uniform(0.1, 1) * seconds
-            time.sleep(moment)
-            os.kill(process, number)
-            code = end(process)
-            sent.append(f"{number.name} after {moment:.1f} s, exit code {code}")
-        yield "; ".join(sent), to_its_end(out, log, whole)
-        shutil.rmtree(out)
+def unexpected(code: int, *allowed: int, log: Path) -> str | None:
+    """Returns an exit code with the end of the log, or None if the code is allowed."""
+    return None if code in allowed else f"exit code {code}: {log.read_text()[-300:]}"
 
 
-def killed(folder: Path, points: int) -> Outcomes:
-    """SIGKILL at a random moment of a training that reads a table, caches it and trains."""
-    from asl_fast.data import csv_table as table
-
-    for name, count in (("train", 300), ("valid", 48)):
-        table.write(folder / f"{name}.csv", IMAGES[:count], LABELS[:count])
-
-    def from_file(out: Path) -> None:
-        os.environ["ASL_FAST_CACHE"] = f"{out}-cache"
-        train(out, found=dataset.load(train=folder / "train.csv", valid=folder / "valid.csv"))
-
-    whole, seconds = reference(folder, from_file)
-    for point in range(points):
-        out, log = folder / f"{point}", folder / f"{point}.log"
-        moment = RANDOM.uniform(0, seconds)
-        process = begin(from_file, out, log=log)
-        if point % 5:  # most of the time goes by before the first step
-            begun = time.monotonic()
-            while not list(out.glob("checkpoints/*.checkpoint")):
-                time.sleep(0.01)
-                if time.monotonic() - begun > 10 * seconds:
-                    break  # it may have ended
-            moment = time.monotonic() - begun + RANDOM.uniform(0, seconds / 8)
-            time.sleep(max(0.0, begun + moment - time.monotonic()))
+def stopped(training: Training) -> tuple[str, str | None]:
+    """One to three times, mostly after the first checkpoint: most time passes before it."""
+    sent = []
+    for _ in range(RANDOM.randint(1, 3)):
+        if RANDOM.random() < 0.2:
+            process = begin(train, training.out, log=training.log)
+            time.sleep(RANDOM.uniform(0, training.seconds))
         else:
-            time.sleep(moment)
-        os.kill(process, signal.SIGKILL)
-        end(process)
-        left = len(list(out.glob("checkpoints/*.checkpoint")))
-        yield (
-            f"after {moment:.1f} of {seconds:.1f} s, {left} checkpoints",
-            to_its_end(out, log, whole, from_file),
-        )
-        for path in folder.glob(f"{point}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            process = training.begin()
+            time.sleep(RANDOM.uniform(0, training.seconds / 8))
+        number = RANDOM.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        os.kill(process, number)
+        before = len(training.checkpoints())
+        sent.append(f"{number.name} after {before} checkpoints, exit code {end(process)}")
+        if (training.out / "metrics.json").exists():
+            break  # it had finished
+    return "; ".join(sent), None
 
 
-def run_full(folder: Path, points: int) -> Outcomes:
-    """A full disk while a training writes, and space again for the next one."""
-    whole, _ = reference(folder)
-    largest = max(len_of(path) for path in (folder / "whole").rglob("*"))
+def disk_full(training: Training) -> tuple[str, str | None]:
+    size = int((1.3 * training.largest) ** training.share)
 
-    def limited(out: Path, size: int) -> None:
+    def limited(out: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         train(out)
 
-    for size in sorted({*np.geomspace(1, 1.3 * largest, points, dtype=int)}):
-        out, log = folder / f"{size}", folder / f"{size}.log"
-        process = begin(limited, out, int(size), log=log)
-        code = end(process)
-        problem = None if code in (0, 2) else f"exit code {code}: {log.read_text()[-300:]}"
-        yield f"{size} bytes, exit code {code}", problem or to_its_end(out, log, whole)
-        shutil.rmtree(out)
+    code = ended(limited, training.out, log=training.log)
+    return f"{size} bytes, exit code {code}", unexpected(code, 0, 2, log=training.log)
 
 
-def read_only(folder: Path, points: int) -> Outcomes:
-    """A folder for the results that can't be made."""
-    for point in range(points):
-        place = [folder / "file" / "run", Path("/proc/run"), Path("/sys/run")][point % 3]
-        (folder / "file").touch()
-        log = folder / "log"
-        code = ended(train, place, log=log)
-        said = log.read_text()
-        yield str(place), wrong(exit_code_2=code == 2, named=f"{place}" in said)
+def clock(training: Training) -> tuple[str, str | None]:
+    """The clock is set back in the middle of a training, and right when it is resumed."""
+    by = [1.0, 3600.0, 86400.0, 3.2e7, 3e9][training.point % 5]
 
-
-def clock(folder: Path, points: int) -> Outcomes:
-    """The clock set back in the middle of a training, and then resumed with the clock right."""
-    whole, _ = reference(folder)
-
-    def late(out: Path, calls: int, by: float) -> None:
+    def late(out: Path, calls: int) -> None:
         right, left = time.time, [calls]
         local = time.localtime
 
@@ -440,174 +401,119 @@ def clock(folder: Path, points: int) -> Outcomes:
         time.localtime = lambda s=None: local(wrong_time() if s is None else s)
         train(out)
 
+    code = ended(late, training.out, RANDOM.choice([1, 10, 50]), log=training.log)
+    # Archives know no year before 1980; a run says so at its end.
+    allowed = (0, 2) if by > 1e9 else (0,)
+    return f"{by:.0f} s, exit code {code}", unexpected(code, *allowed, log=training.log)
+
+
+def twice(training: Training) -> tuple[str, str | None]:
+    """Another training is started in the same folder."""
+    first = begin(train, training.out, log=training.log)
+    while not (training.out / "checkpoints" / "settings.json").exists():
+        time.sleep(0.01)
+    moment = RANDOM.uniform(0, 0.5) * training.seconds
+    time.sleep(moment)
+    log = training.out.parent / "second.log"
+    code = ended(train, training.out, RANDOM.random() < 0.5, log=log)
+    message = log.read_text()
+    refused = "Another training writes to" in message or "holds a finished run" in message
+    return (
+        f"after {moment:.1f} s",
+        wrong(refused=code == 2 and refused, first_ended=end(first) == 0),
+    )
+
+
+def data_changed(training: Training) -> tuple[str, str | None]:
+    """The data change between the end of a training and its resumption."""
+    images, labels = IMAGES.copy(), LABELS.copy()
+    changed = ["a pixel", "a label", "an image less"][training.point % 3]
+    if changed == "a pixel":
+        images[7, 3, 3] ^= 1
+    elif changed == "a label":
+        labels[0] = 5
+    else:
+        images, labels = images[1:], labels[1:]
+    tables = Path(f"{training.out}-tables")
+    write_tables(tables, images, labels)
+    process = training.begin()
+    time.sleep(RANDOM.uniform(0, 0.05) * training.seconds)
+    os.kill(process, signal.SIGKILL)
+    end(process)
+    log = training.out.parent / "changed.log"
+    code = ended(train, training.out, True, tables, log=log)
+    return changed, wrong(refused=code == 2 and "begun with another" in log.read_text())
+
+
+def results_unwritable(folder: Path, points: int) -> Outcomes:
+    write_tables(folder / "tables")
+    (folder / "file").touch()
     for point in range(points):
-        by = [1.0, 3600.0, 86400.0, 3.2e7, 3e9][point % 5]
-        out, log = folder / f"{point}", folder / f"{point}.log"
-        calls = RANDOM.choice([1, 10, 50])
-        code = ended(late, out, calls, by, log=log)
-        # Archives know no year before 1980: there a run says so at its end.
-        allowed = (0, 2) if by > 1e9 else (0,)
-        problem = None if code in allowed else f"exit code {code}: {log.read_text()[-300:]}"
-        yield f"{by:.0f} s, exit code {code}", problem or to_its_end(out, log, whole)
-        shutil.rmtree(out)
-
-
-def twice(folder: Path, points: int) -> Outcomes:
-    """Another training begun in the same folder."""
-    whole, seconds = reference(folder)
-    for point in range(points):
-        out, log = folder / f"{point}", folder / f"{point}.log"
-        first = begin(train, out, log=log)
-        lock = out / "checkpoints" / "settings.json"
-        while not lock.exists():
-            time.sleep(0.01)
-        moment = RANDOM.uniform(0, 0.5) * seconds
-        time.sleep(moment)
-        second = ended(train, out, None, RANDOM.random() < 0.5, log=folder / "second.log")
-        said = (folder / "second.log").read_text()
-        code = end(first)
-        refused = "Another training writes to" in said or "holds a finished run" in said
-        yield (
-            f"after {moment:.1f} s",
-            wrong(
-                refused=second == 2 and refused,
-                first_ended=code == 0,
-                the_same=result(out) == whole,
-            ),
-        )
-        shutil.rmtree(out)
-
-
-def data_changed(folder: Path, points: int) -> Outcomes:
-    """Data that changed between the end and the resumption."""
-    whole, seconds = reference(folder)
-    for point in range(points):
-        changed = ["a pixel", "a label", "an image less"][point % 3]
-        out, log = folder / f"{point}", folder / f"{point}.log"
-        process = begin(train, out, log=log)
-        while not list(out.glob("checkpoints/*.checkpoint")):
-            time.sleep(0.01)
-        time.sleep(RANDOM.uniform(0, 0.05) * seconds)
-        os.kill(process, signal.SIGKILL)
-        end(process)
-        code = ended(train, out, changed, log=folder / "changed.log")
-        said = (folder / "changed.log").read_text()
-        refused = code == 2 and "begun with another" in said
-        yield changed, wrong(refused=refused) or to_its_end(out, log, whole)
-        shutil.rmtree(out)
+        place = [folder / "file" / "run", Path("/proc/run"), Path("/sys/run")][point % 3]
+        code = ended(train, place, True, folder / "tables", log=folder / "log")
+        named = str(place) in (folder / "log").read_text()
+        yield str(place), wrong(exit_code_2=code == 2, named=named)
 
 
 FAULTS = {
-    "stopped": Fault(stopped, 20, "resumed, it ends with the same bits as one never stopped"),
-    "killed, training": Fault(killed, 50, "resumed, it ends with the same bits"),
+    "stopped": Fault(resumed(stopped), 50, "resumed, it ends with the same bits"),
     "disk full, training": Fault(
-        run_full, 30, "no traceback; with space again it is resumed and ends with the same bits"
+        resumed(disk_full), 30, "no traceback; resumed with space, it ends with the same bits"
     ),
     "disk full, checkpoint": Fault(checkpoint_full, 300, "the last one, or the one before, whole"),
     "disk full, shard": Fault(shard_full, 300, "whole, or an error with the file's name"),
     "disk full, cache": Fault(cache_full, 300, "the data are there; cached whole or not at all"),
     "killed, cache": Fault(cache_killed, 300, "cached whole or not at all"),
-    "cut short, cache": Fault(cache_cut, 300, "made anew, the same data"),
+    "cut short, cache": Fault(cache_cut, 300, "written anew, the same data"),
     "unwritable, cache": Fault(cache_unwritable, 3, "the data are there"),
-    "unwritable, results": Fault(read_only, 3, "exit code 2, the folder is named"),
-    "clock set back": Fault(clock, 10, "the same bits; before 1980 after it was set right"),
-    "two in one folder": Fault(twice, 10, "the second is refused, the first ends as ever"),
-    "data changed": Fault(data_changed, 9, "refused; with the data as before, the same bits"),
+    "unwritable, results": Fault(results_unwritable, 3, "exit code 2, the folder is named"),
+    "clock set back": Fault(
+        resumed(clock), 10, "the same bits; before 1980 once the clock is right"
+    ),
+    "two in one folder": Fault(resumed(twice), 10, "the second is refused, the first ends"),
+    "data changed": Fault(resumed(data_changed), 9, "refused; with the old data, the same bits"),
 }
 
 
-def tried(name: str, points: int) -> tuple[list[tuple[str, str | None]], float]:
-    """Injects a fault in a process of its own; returns the outcomes and the seconds."""
-    begin_at = time.monotonic()
+def outcomes_of(name: str, points: int) -> list[tuple[str, str | None]]:
+    """Injects a fault in a process of its own and returns the outcomes."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "told"
+        work, log, written = (Path(folder) / kind for kind in ("work", "log", "outcomes"))
+        work.mkdir()
 
         def inject() -> None:
             logging.disable()
-            inner = Path(folder) / "work"
-            inner.mkdir()
-            outcomes = list(FAULTS[name].inject(inner, points))
-            told.write_text(json.dumps(outcomes))
+            written.write_text(json.dumps(list(FAULTS[name].inject(work, points))))
 
-        log = Path(folder) / "log"
         if ended(inject, log=log):
             sys.exit(f"{name}:\n{log.read_text()[-3000:]}")
-        return json.loads(told.read_text()), time.monotonic() - begin_at
+        return [(where, problem) for where, problem in json.loads(written.read_text())]
 
 
 def main() -> None:
-    """Injects all faults, or those named, and writes a page."""
+    """Injects all faults, or those named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("faults", nargs="*", help=", ".join(FAULTS))
-    parser.add_argument("--out", type=Path, help="the page")
-    parser.add_argument("--points", type=float, default=1, help="times as many as usual")
-    parser.add_argument("--kept", type=Path, help="file of all outcomes, to go on with")
-    arguments = parser.parse_args()
+    parser.add_argument("--points", type=float, default=1, help="share of the usual number")
+    given = parser.parse_args()
+    if unknown := set(given.faults) - set(FAULTS):
+        parser.error(f"there is no fault {min(unknown)!r}; there are: {', '.join(FAULTS)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import asl_fast.training.run  # noqa: F401  # loads TensorFlow, uses nothing of it
+    import asl_fast.training.run  # noqa: F401  # loads TensorFlow without using it
 
-    with tempfile.TemporaryDirectory() as folder:
-        kept = arguments.kept or Path(folder) / "kept.jsonl"
-        for name in arguments.faults or FAULTS:
-            before = len(outcomes_of(kept).get(name, ([], 0.0))[0])
-            RANDOM.seed(f"{name} {before}")  # other moments in each portion
-            points = max(1, round(FAULTS[name].points * arguments.points))
-            outcomes, seconds = tried(name, points)
-            with kept.open("a") as file:
-                file.write(json.dumps([name, outcomes, seconds]) + "\n")
-            print(line(name, outcomes, seconds), flush=True)
-        found = outcomes_of(kept)
-    losses = [
-        f"- {name}, {where}: {problem}"
-        for name, (outcomes, _) in found.items()
-        for where, problem in outcomes
-        if problem
-    ]
-    print(*losses, sep="\n")
-    if arguments.out:
-        arguments.out.write_text(page(found, losses))
+    losses = []
+    print("| fault | injected | survived | what that means | seconds |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in given.faults or FAULTS:
+        begun = time.monotonic()
+        outcomes = outcomes_of(name, max(1, round(FAULTS[name].points * given.points)))
+        lost = [f"- {name}, {where}: {problem}" for where, problem in outcomes if problem]
+        counts = f"{len(outcomes)} | {len(outcomes) - len(lost)}"
+        seconds = time.monotonic() - begun
+        print(f"| {name} | {counts} | {FAULTS[name].survived} | {seconds:.0f} |", flush=True)
+        losses += lost
+    print("\nLost:\n", *(losses or ["Nothing."]), sep="\n")
     sys.exit(1 if losses else 0)
-
-
-def outcomes_of(kept: Path) -> dict[str, tuple[list[tuple[str, str | None]], float]]:
-    """Returns the outcomes and seconds of each fault in a file, in the faults' order."""
-    found: dict[str, tuple[list[tuple[str, str | None]], float]] = {}
-    for text in kept.read_text().splitlines() if kept.exists() else []:
-        name, outcomes, seconds = json.loads(text)
-        before, others = found.get(name, ([], 0.0))
-        found[name] = [*before, *map(tuple, outcomes)], others + seconds
-    return {name: found[name] for name in FAULTS if name in found}
-
-
-def line(name: str, outcomes: list[tuple[str, str | None]], seconds: float) -> str:
-    """Returns a fault's row of the table."""
-    whole = sum(problem is None for _, problem in outcomes)
-    return f"| {name} | {len(outcomes)} | {whole} | {FAULTS[name].survived} | {seconds:.0f} |"
-
-
-def page(found: dict[str, tuple[list[tuple[str, str | None]], float]], losses: list[str]) -> str:
-    """Returns all that was injected, as Markdown."""
-    import keras
-    import tensorflow as tf
-
-    about = (
-        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
-    )
-    lines = ["# Faults injected", "", f"`python -m benchmarks.faults`; {about}.", ""]
-    lines += ["| fault | injected | survived | what that means | seconds |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
-    lines += [line(name, *of) for name, of in found.items()]
-    lines += ["", _ABOUT]
-    for name, title in (
-        ("killed, training", "Killed and resumed"),
-        ("stopped", "Stopped and resumed"),
-    ):
-        if name in found:
-            outcomes, _ = found[name]
-            lines += ["", f"## {title}", ""]
-            lines += [f"{number}. {where}" for number, (where, _) in enumerate(outcomes, 1)]
-    return "\n".join([*lines, "", "## Lost", "", *(losses or ["Nothing."]), ""])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Feeds broken and hostile input to everything that reads some, guided by coverage.
+"""Feeds broken and hostile input to everything that reads files, guided by coverage.
 
     python -m benchmarks.fuzz --seconds 3600 --out fuzz [TARGET …]
 
-A finding is an exception other than what the functions document, a crash, an input that takes more
-than 20 seconds, or 4 GiB of memory. Each is left in the folder as `TARGET/KIND-NUMBER` with its
-traceback beside it; what was found before is tried first. Needs the extra `fuzz` (atheris).
+A finding is an undocumented exception, a crash, an input that takes more than 20 seconds, or 4 GiB
+of memory. Each is written to the folder as `TARGET/KIND` with its traceback beside it; earlier
+inputs are tried first. Needs the extra `fuzz` (atheris).
+
+To add a target, write a function that returns what takes an input, and seeds, and name it in
+`TARGETS`. The first byte of an input selects a kind where a target reads several.
 """
 
 import argparse
@@ -14,10 +17,10 @@ import io
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 import zlib
@@ -32,7 +35,10 @@ Take = Callable[[bytes], None]
 
 def table(folder: Path) -> tuple[Take, list[bytes]]:
     """CSV tables, plain and compressed."""
-    from asl_fast.data import csv_table as tables
+    import lzma
+    import zipfile
+
+    from asl_fast.data import csv_table
 
     header = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]).encode() + b"\n"
 
@@ -40,19 +46,16 @@ def table(folder: Path) -> tuple[Take, list[bytes]]:
         kind, data = data[:1], data[1:]
         if kind == b"h":
             data = header + data
-        elif kind == b"r":  # the beginning of a row
+        elif kind == b"r":  # the first cells of a row
             data = header + data + b",1" * max(0, 784 - data.count(b",")) + b"\n"
         elif kind == b"z":
             data = zlib.compress(header + data, wbits=31)
-        tables.parse(tables.decompress(data, "a table"), "a table")
+        csv_table.parse(csv_table.decompress(data, "a table"), "a table")
 
     row = b"9" + b",255" * 784 + b"\n"
     whole = header + row
     seeds = [b"p" + whole, b"h" + row, b"r9,255,0", b"z" + row, b'r"9",1.0,1e2,-0,True,nan']
     seeds.append(b"p" + zlib.compress(whole, wbits=31))
-    import lzma
-    import zipfile
-
     seeds.append(b"p" + lzma.compress(whole))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -96,7 +99,7 @@ def records(folder: Path) -> tuple[Take, list[bytes]]:
         content, index = contents[compression], indices[compression]
         if kind == b"i":
             index = data
-        elif kind in b"eE":  # an example in the first one's place, its length as it is or not
+        elif kind in b"eE":  # another first example, with its own length or a wrong one
             length = data[:8] if kind == b"E" else len(data).to_bytes(8, "little")
             content = length + masked(length) + data + masked(data) + content[len(content) // 4 :]
         elif kind == b"G":
@@ -107,13 +110,13 @@ def records(folder: Path) -> tuple[Take, list[bytes]]:
         (folder / "index.json").write_bytes(index)
         for damaged in ("stop", "skip"):
             with contextlib.suppress(InputError):
-                found = Records.open(folder, damaged)
+                opened = Records.open(folder, damaged)
                 if kind == b"i" or damaged == "skip":
                     continue
-                # What a dataset does, without making one anew for each input.
-                with damage_in_words(found):
-                    if found._suspicious(folder / found.shards[0].file, found.rows):
-                        list(found.damage())
+                # What a dataset does, without building one for each input.
+                with damage_in_words(opened):
+                    if opened._suspicious(folder / opened.shards[0].file, opened.rows):
+                        list(opened.damage())
                     else:
                         list(datasets[compression])
 
@@ -205,17 +208,17 @@ def options(folder: Path) -> tuple[Take, list[bytes]]:
         kind = source.PickValueInList(list(classes))
         names = [field.name for field in dataclasses.fields(kind)]
         given = {source.PickValueInList(names): value(source) for _ in range(3)}
-        made = kind(**(classes[kind] | given))
-        hash(made)
-        json.dumps(dataclasses.asdict(made), default=repr)
-        if isinstance(made, AugmentOptions):
-            assert isinstance(made.idle, bool)
+        created = kind(**(classes[kind] | given))
+        hash(created)
+        json.dumps(dataclasses.asdict(created), default=repr)
+        if isinstance(created, AugmentOptions):
+            assert isinstance(created.idle, bool)
 
     return take, [bytes(range(64))]
 
 
 def state(folder: Path) -> tuple[Take, list[bytes]]:
-    """What a stopped run has left: settings, checkpoints; and cached arrays."""
+    """Settings and checkpoints of a stopped run, and cached arrays."""
     import numpy as np
 
     from asl_fast.system import storage
@@ -223,11 +226,11 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
     from asl_fast.training.checkpoint import Checkpointing, Checkpoints
 
     os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
-    kept = Checkpoints(folder / "checkpoints")
-    kept.folder.mkdir()
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.folder.mkdir()
     facts = {"epoch": 1, "step": 2, "steps": 3, "history": {"loss": [1.0]}, "epochs": [0]}
-    kept.save({**facts, "callbacks": []}, [np.ones((2, 3), np.float32)])
-    path = kept.folder / "00000001.checkpoint"
+    checkpoints.save({**facts, "callbacks": []}, [np.ones((2, 3), np.float32)])
+    path = checkpoints.folder / "00000001.checkpoint"
     whole = path.read_bytes()[:-32]
     settings = {
         "data": ["a", "b"], "recipe": "fast", "changes": {}, "augment": True, "seed": 0,
@@ -242,37 +245,31 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
     def take(data: bytes) -> None:
         kind, data = data[:1], data[1:]
         if kind == b"s":
-            (kept.folder / "settings.json").write_bytes(data)
+            (checkpoints.folder / "settings.json").write_bytes(data)
             run.stopped(folder)
         elif kind and kind[0] in parts:
             parts[kind[0]].write_bytes(data)
             storage.load_entry("k")
             parts[kind[0]].write_bytes(stored[kind[0]])
         else:
-            if kind == b"f":  # facts in a container that is whole
+            if kind == b"f":  # facts in a valid container
                 file = io.BytesIO()
                 np.savez(file, np.frombuffer(data, np.uint8))
                 data = file.getvalue()
             path.write_bytes(data + hashlib.sha256(data).digest())
-            Checkpointing(kept, 3, 0)
+            Checkpointing(checkpoints, 3, 0)
 
     text = json.dumps({"identity": {}, "callbacks": [], **facts}).encode()
     seeds = [b"s" + json.dumps(settings).encode(), b"f" + text, b"c" + whole]
     return take, seeds + [bytes([kind]) + content for kind, content in stored.items()]
 
 
-TARGETS = {
-    "table": table,
-    "records": records,
-    "image": image,
-    "options": options,
-    "state": state,
-}
+TARGETS = {target.__name__: target for target in (table, records, image, options, state)}
 _PACKAGES = ["asl_fast", "zipfile", "gzip", "json"]
 
 
 def child(name: str, seconds: int, out: Path) -> None:
-    """Fuzzes one target in this process, which libFuzzer ends."""
+    """Fuzzes one target; libFuzzer ends this process."""
     import atheris
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -291,20 +288,18 @@ def child(name: str, seconds: int, out: Path) -> None:
     def one(data: bytes) -> None:
         try:
             take(data)
-        except ValueError as error:  # `InputError` is one; others from below are not meant
-            if type(error).__module__.startswith("asl_fast") or name == "options":
-                return
-            found = error
         except Exception as error:
-            found = error
-        else:
-            return
-        place = traceback.extract_tb(found.__traceback__)[-1]
-        kind = f"{type(found).__name__}-{Path(place.filename).stem}-{place.lineno}"
-        if kind not in seen:
-            seen.add(kind)
-            (out / name / kind).write_bytes(data)
-            (out / name / f"{kind}.txt").write_text("".join(traceback.format_exception(found)))
+            # Documented are `InputError`, a `ValueError`, and for options others from Python.
+            documented = type(error).__module__.startswith("asl_fast") or name == "options"
+            if isinstance(error, ValueError) and documented:
+                return
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            kind = f"{type(error).__name__}-{Path(place.filename).stem}-{place.lineno}"
+            if kind not in seen:
+                seen.add(kind)
+                (out / name / kind).write_bytes(data)
+                trace = "".join(traceback.format_exception(error))
+                (out / name / f"{kind}.txt").write_text(trace)
 
     limits = [f"-timeout={TIMEOUT}", f"-rss_limit_mb={MEMORY}", f"-max_total_time={seconds}"]
     where = [f"-artifact_prefix={out / name}/", "-max_len=20000", "-print_final_stats=1"]
@@ -319,37 +314,27 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3600, help="of all targets together")
     parser.add_argument("--out", type=Path, default=Path("fuzz"))
     parser.add_argument("--child", choices=TARGETS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        child(arguments.child, arguments.seconds, arguments.out)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child, given.seconds, given.out)
         return
-    targets = arguments.targets or list(TARGETS)
-    print("| target | inputs | seconds | of a CPU | findings |\n| --- | --- | --- | --- | --- |")
+    targets = given.targets or list(TARGETS)
+    seconds = given.seconds // len(targets)
+    print("| target | inputs | seconds | findings |\n| --- | --- | --- | --- |")
     for name in targets:
-        before = _cpu_seconds()
-        runs, left = 0, arguments.seconds // len(targets)
-        total = left
-        while left > 0:  # a crash ends the process
+        inputs, end = 0, time.monotonic() + seconds
+        while (left := int(end - time.monotonic())) > 0:  # a crash ends the process
             command = [sys.executable, "-m", "benchmarks.fuzz", "--child", name]
-            options = ["--seconds", str(left), "--out", str(arguments.out)]
-            begin = os.times().elapsed
-            ended = subprocess.run([*command, *options], capture_output=True, text=True)
-            left -= max(1, int(os.times().elapsed - begin))
-            (arguments.out / name / "log").write_text(ended.stderr[-20_000:])
+            command += ["--seconds", str(left), "--out", str(given.out)]
+            ended = subprocess.run(command, capture_output=True, text=True)
+            (given.out / name / "log").write_text(ended.stderr[-20_000:])
             counted = re.search(r"number_of_executed_units: (\d+)", ended.stderr)
-            runs += int(counted[1]) if counted else 0
+            inputs += int(counted[1]) if counted else 0
             if not counted and ended.returncode:
                 sys.exit(f"{name} can't be fuzzed:\n{ended.stderr[-2000:]}")
         kinds = ["*.txt", "crash-*", "timeout-*", "oom-*"]
-        found = [path for kind in kinds for path in (arguments.out / name).glob(kind)]
-        counts = f"{runs:,} | {total} | {_cpu_seconds() - before:.0f} | {len(found)}"
-        print(f"| {name} | {counts} |", flush=True)
-
-
-def _cpu_seconds() -> float:
-    """Returns what all children that have ended took of CPUs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+        findings = [path for kind in kinds for path in (given.out / name).glob(kind)]
+        print(f"| {name} | {inputs:,} | {seconds} | {len(findings)} |", flush=True)
 
 
 if __name__ == "__main__":

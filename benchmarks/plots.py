@@ -1,13 +1,12 @@
-"""Results to look at: bars with their spread, the growth of cost, how long accelerators wait."""
+"""Results as pictures: images/s with their spread, and how long an accelerator waits."""
 
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
-from benchmarks import results, scaling
+from benchmarks import results
 from benchmarks.cell import LIMITS, Cell, quartiles
 
 __all__ = ["plot"]
@@ -15,25 +14,15 @@ __all__ = ["plot"]
 _OURS, _THEIRS, _LIMIT = "tab:orange", "tab:blue", "silver"
 
 
-def plot(found: dict[str, Any], folder: Path) -> list[Path]:
-    """Draws what there are cells for.
-
-    Args:
-        found: Results.
-        folder: Where the pictures go.
-
-    Returns:
-        Their paths.
-    """
+def plot(measured: dict[str, Any], folder: Path) -> list[Path]:
+    """Draws the groups that results have cells of; returns the paths of the pictures."""
     written = []
     for group in ("augmentation", "pipeline"):
-        cells = results.cells(found, group)
+        cells = results.cells(measured, group)
         small = [c for c in cells if (c.about["side"], c.about["channels"]) == (28, 1)]
         if small:
             written.append(_bars(small, group, folder / f"{group}.png"))
-        if len({cell.about["side"] for cell in cells}) > 2:
-            written.append(_growth(cells, group, folder / f"{group}-scaling.png"))
-    stalls = results.cells(found, "accelerator")
+    stalls = results.cells(measured, "accelerator")
     if len(stalls) > 1:
         written.append(_stalls(stalls, folder / "accelerator.png"))
     return written
@@ -46,7 +35,7 @@ def _color(name: str) -> str:
 
 
 def _names(cells: list[Cell]) -> list[str]:
-    """Returns the contenders: rivals, ours, limits."""
+    """Returns the names of rivals, ours and limits, in this order."""
     names = dict.fromkeys(name for cell in cells for name in cell.samples)
     return sorted(names, key=lambda name: (name in LIMITS, name.startswith("our ")))
 
@@ -64,15 +53,8 @@ def _bars(cells: list[Cell], group: str, path: Path) -> Path:
     for axes, cell in zip(every[0], cells, strict=True):
         for row, name in enumerate(names):
             if name not in cell.samples:
-                axes.text(
-                    0.02,
-                    row,
-                    "not measured",
-                    fontsize=7,
-                    color="gray",
-                    va="center",
-                    transform=axes.get_yaxis_transform(),
-                )
+                where = {"va": "center", "transform": axes.get_yaxis_transform()}
+                axes.text(0.02, row, "not measured", fontsize=7, color="gray", **where)
                 continue
             low, median, high = quartiles(cell.samples[name])
             axes.barh(row, median, color=_color(name))
@@ -90,41 +72,6 @@ def _bars(cells: list[Cell], group: str, path: Path) -> Path:
     words = {"augmentation": "Augmentation alone", "pipeline": "Shuffled, augmented batches"}
     figure.suptitle(f"{words[group]}, 28×28×1, medians and quartiles")
     return _save(figure, path)
-
-
-def _growth(cells: list[Cell], group: str, path: Path) -> Path:
-    names = [name for name in _names(cells) if scaling.fit(cells, name) is not None]
-    figure, (by_area, by_batch) = plt.subplots(1, 2, figsize=(13.5, 5.4), layout="constrained")
-    for number, name in enumerate(names):
-        cost = scaling.fit(cells, name)
-        assert cost is not None
-        style = {"color": f"C{number % 10}", "linewidth": 2.2 if name.startswith("our ") else 1}
-        if name in LIMITS:
-            style = {"color": "black", "linestyle": "--", "linewidth": 1}
-        at_32 = [c for c in cells if c.about["batch"] == 32 and c.about["channels"] == 1]
-        _points(by_area, [(c.about["side"] ** 2, c) for c in at_32], name, style)
-        areas = np.geomspace(28**2, 224**2, 50)
-        by_area.plot(areas, cost.microseconds(32, areas), label=name, **style)
-        small = [c for c in cells if (c.about["side"], c.about["channels"]) == (28, 1)]
-        _points(by_batch, [(c.about["batch"], c) for c in small], name, style)
-        batches = np.geomspace(32, 1024, 50)
-        by_batch.plot(batches, cost.microseconds(batches, 28**2), label=name, **style)
-    by_area.set_xlabel("pixels of an image (28² to 224²), batches of 32, one channel")
-    by_batch.set_xlabel("images a batch, 28×28×1")
-    for axes in (by_area, by_batch):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_ylabel("µs an image")
-        axes.grid(alpha=0.3, which="both")
-    figure.legend(*by_area.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-    figure.suptitle(f"How the cost of the {group} grows: measured (dots) and fitted (lines)")
-    return _save(figure, path)
-
-
-def _points(axes: Axes, at: list[tuple[int, Cell]], name: str, style: dict[str, Any]) -> None:
-    known = [(x, cell.samples[name]) for x, cell in at if name in cell.samples]
-    costs = [1e6 / float(np.median(values)) for _, values in known]
-    axes.plot([x for x, _ in known], costs, "o", color=style["color"], markersize=4)
 
 
 def _stalls(cells: list[Cell], path: Path) -> Path:

@@ -1,9 +1,9 @@
-"""Results to read: Markdown tables, and the part of the README that is made from them.
+"""Results as Markdown: all tables, and those of the README.
 
     scripts/readme [FOLDER]
 
-writes the README's part anew; before, with a folder of `asl-fast bench`, it takes its results over
-into benchmarks/results.
+rewrites the README's tables. With the folder that `asl-fast bench` wrote, it first copies those
+results into benchmarks/results.
 """
 
 import argparse
@@ -17,67 +17,60 @@ from typing import Any
 import numpy as np
 
 from asl_fast.system.errors import InputError
-from benchmarks import race, results, scaling
-from benchmarks.cell import BEFOREHAND, LIMITS, UNITS, Cell, interval, quartiles
+from benchmarks import results
+from benchmarks.cell import BEFOREHAND, UNITS, Cell, interval, quartiles
+from benchmarks.groups import race
 
-__all__ = ["best_rival", "markdown", "readme", "table", "with_tables"]
+__all__ = ["markdown", "number", "readme", "table", "with_tables"]
 
 _ROOT = Path(__file__).parent.parent
-_MADE = re.compile(r"(<!-- made by scripts/readme from (\S+): -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLES = re.compile(r"(<!-- made by scripts/readme from (\S+): -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def best_rival(cell: Cell) -> str | None:
-    """Returns the name of the best contender that is not ours, the limit left out."""
-    choose = max if UNITS[cell.unit] else min
-    rivals = [name for name in cell.samples if not name.startswith("our ") and name not in LIMITS]
-    return choose(rivals, key=lambda name: float(np.median(cell.samples[name])), default=None)
-
-
-def markdown(found: dict[str, Any]) -> str:
+def markdown(measured: dict[str, Any]) -> str:
     """Returns all results as Markdown."""
-    machine = found["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    machine = measured["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     lines = [
         f"# What was measured on {machine['name']}",
         "",
-        f"{found['date']}; {machine['device']}, "
+        f"{measured['date']}; {machine['device']}, "
         f"{machine['cpu']}, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['platform']}, "
-        f"Python {machine['python']}; {versions}. Load average before: {found['load_before']}.",
+        f"Python {machine['python']}; {versions}. Load average before: {measured['load_before']}.",
         "",
-        "Medians of so many turns (n), in brackets the quartiles. Everyone ran in turn. The last "
-        "column is by how much the best of ours leads (below 1: is led by) each, in the same turn.",
+        "Medians of n turns, quartiles in brackets. Contenders ran in turn. The last column is "
+        "the lead of our best contender over each rival in the same turn: below 1, the rival is "
+        "ahead.",
         "",
     ]
-    for cell in found["cells"]:
+    for cell in measured["cells"]:
         lines += [f"## {cell.key}", "", *table(cell), ""]
         lines += [f"- not measured: {name}: {why}" for name, why in cell.skipped.items()]
         lines += [""] if cell.skipped else []
         if cell.group == "training":
             lines += [*_epochs(cell), ""]
-    for group in ("augmentation", "pipeline"):
-        lines += _growth(results.cells(found, group), group)
-    if found["races"]:
-        lines += ["## The race", "", *_race(found["races"]), ""]
+    if measured["races"]:
+        lines += ["## The race", "", *_race(measured["races"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def table(cell: Cell) -> list[str]:
     """Returns a cell as a Markdown table, in lines."""
-    ours = cell.best("our ")
+    ours = cell.best_of_ours()
     n = len(next(iter(cell.samples.values())))
     header = f"| {cell.unit}, n = {n}, load {cell.load[0]}–{cell.load[1]} | median (quartiles) |"
     lines = [header + " our lead |", "| --- | --- | --- |"]
     for name, values in cell.samples.items():
-        low, median, high = (_number(value, cell.unit) for value in quartiles(values))
+        low, median, high = (number(value, cell.unit) for value in quartiles(values))
         lead = ""
         if ours is not None and not name.startswith("our "):
-            lead = _spread(_leads(cell, ours[1], values))
+            lead = _spread(_leads(cell, ours, name))
         lines.append(f"| {name} | {median} ({low}–{high}) | {lead} |")
     return lines
 
 
 def _epochs(cell: Cell) -> list[str]:
-    """Returns what images/s in training mean for the course's epochs, in lines."""
+    """Returns images/s in training as seconds of an epoch, in lines."""
     rows = cell.about["rows"]
     lines = [
         f"Means with 95 % intervals; an epoch of {rows:,} images at that pace; the share of the "
@@ -94,8 +87,8 @@ def _epochs(cell: Cell) -> list[str]:
     return lines
 
 
-def _leads(cell: Cell, ours: list[float], theirs: list[float]) -> np.ndarray:
-    ratio = np.maximum(ours, 1e-9) / np.maximum(theirs, 1e-9)
+def _leads(cell: Cell, ours: str, rival: str) -> np.ndarray:
+    ratio = np.maximum(cell.samples[ours], 1e-9) / np.maximum(cell.samples[rival], 1e-9)
     return ratio if UNITS[cell.unit] else 1 / ratio
 
 
@@ -104,33 +97,12 @@ def _spread(values: Any) -> str:
     return f"{median:.3g} ({low:.3g}–{high:.3g})"
 
 
-def _number(value: float, unit: str) -> str:
+def number(value: float, unit: str) -> str:
+    """Writes a value with two or three significant digits."""
     if unit == "share idle":
         return f"{value:.1%}"
     digits = 2 if value < 10 else 3
     return f"{float(f'{value:.{digits}g}'):,.{0 if value >= 10 else 3 if value < 0.1 else 2}f}"
-
-
-def _growth(cells: list[Cell], group: str) -> list[str]:
-    names = dict.fromkeys(name for cell in cells for name in cell.samples)
-    costs = {name: cost for name in names if (cost := scaling.fit(cells, name))}
-    if not costs:
-        return []
-    lines = [
-        f"## How the cost of the {group} grows",
-        "",
-        "Fitted to all sizes: microseconds a batch, microseconds an image, nanoseconds a pixel "
-        "value; and the median error of the fit.",
-        "",
-        "| | a batch, µs | an image, µs | a pixel, ns | error |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, cost in costs.items():
-        lines.append(
-            f"| {name} | {cost.call:,.0f} | {cost.image:,.2f} | {cost.pixel:.2f} | "
-            f"{cost.error:.0%} |"
-        )
-    return [*lines, ""]
 
 
 def _race(runs: list[dict[str, Any]]) -> list[str]:
@@ -143,7 +115,7 @@ def _race(runs: list[dict[str, Any]]) -> list[str]:
     ]
     for who in dict.fromkeys(run["who"] for run in runs):
         mine = [run for run in runs if run["who"] == who]
-        reached = [found for run in mine if (found := race.reached(run))]
+        reached = [at for run in mine if (at := race.reached(run))]
         columns = [
             who,
             str(len(mine)),
@@ -164,18 +136,18 @@ def _mean(values: list[float], form: str) -> str:
     return f"{mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form}}")
 
 
-def readme(found: dict[str, Any]) -> str:
-    """Returns the tables of the README, at the course's image size."""
-    machine = found["machine"]
+def readme(measured: dict[str, Any]) -> str:
+    """Returns the README's tables, at the course's image size."""
+    machine = measured["machine"]
     lines = [
         f"{machine['device']} ({machine['cpu'].strip()}), "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, "
-        f"TensorFlow {found['versions']['tensorflow']}, Keras {found['versions']['keras']}, "
-        f"{found['date']}. Medians and quartiles.",
+        f"TensorFlow {measured['versions']['tensorflow']}, Keras {measured['versions']['keras']}, "
+        f"{measured['date']}. Medians and quartiles.",
         "",
     ]
     for group, column, title in _README:
-        cells = results.cells(found, group)
+        cells = results.cells(measured, group)
         if group in ("augmentation", "pipeline"):
             cells = [c for c in cells if (c.about["side"], c.about["channels"]) == (28, 1)]
         if cells:
@@ -193,13 +165,13 @@ def readme(found: dict[str, Any]) -> str:
                     if one
                 )
                 lines += [f"Our best by its best rival: {words}.", ""]
-    if found["races"]:
+    if measured["races"]:
         lines += ["**Training to the end, real data, each run in a process of its own**", ""]
-        lines += [*_race(found["races"]), ""]
+        lines += [*_race(measured["races"]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-# Group, what the columns are, title. The other groups are in the whole results.
+# Group, the condition that differs between columns, title.
 _README = (
     ("augmentation", "batch", "Augmentation alone, 28×28×1, images/s by batch size"),
     (
@@ -230,7 +202,7 @@ def _wide(cells: list[Cell], column: str) -> list[str]:
         row = []
         for cell in cells:
             if name in cell.samples:
-                low, median, high = (_number(v, cell.unit) for v in quartiles(cell.samples[name]))
+                low, median, high = (number(v, cell.unit) for v in quartiles(cell.samples[name]))
                 row.append(f"{median} ({low}–{high})")
             else:
                 row.append("–")
@@ -239,42 +211,42 @@ def _wide(cells: list[Cell], column: str) -> list[str]:
 
 
 def _lead(cell: Cell) -> str:
-    """Returns by how much the best of ours leads the best of its rivals, in words."""
-    ours, rival = cell.best("our "), best_rival(cell)
+    """Returns the lead of our best contender over its best rival, in words."""
+    ours, rival = cell.best_of_ours(), cell.best_rival()
     if ours is None or rival is None or cell.unit == "share idle":
         return ""
-    return f"{_spread(_leads(cell, ours[1], cell.samples[rival]))} times {rival}"
+    return f"{_spread(_leads(cell, ours, rival))} times {rival}"
 
 
 def with_tables(text: str) -> str:
-    """Returns the README's text with its tables made anew from the results that it names."""
+    """Returns the README's text with its tables rewritten from the results that it names."""
 
-    def made(match: re.Match[str]) -> str:
+    def rewritten(match: re.Match[str]) -> str:
         begin, path, end = match.groups()
         return f"{begin}\n{readme(results.read(_ROOT / path))}\n{end}"
 
-    return _MADE.sub(made, text)
+    return _TABLES.sub(rewritten, text)
 
 
-def _take_over(folder: Path) -> None:
-    """Copies results to where they are committed, under their machine's name."""
-    found = results.read(folder / "results.json")
+def _copy_results(folder: Path) -> None:
+    """Copies results into benchmarks/results, under their machine's name."""
+    measured = results.read(folder / "results.json")
     target = _ROOT / "benchmarks" / "results"
-    name = found["machine"]["name"]
+    name = measured["machine"]["name"]
     shutil.copy(folder / "results.json", target / f"{name}.json")
-    (target / f"{name}.md").write_text(markdown(found))
+    (target / f"{name}.md").write_text(markdown(measured))
     for picture in folder.glob("*.png"):
         shutil.copy(picture, target / f"{name}-{picture.name}")
 
 
 def main() -> None:
-    """Makes the README's tables anew."""
-    parser = argparse.ArgumentParser(description="Makes the README's tables anew.")
-    parser.add_argument("folder", type=Path, nargs="?", help="results to take over before")
+    """Rewrites the README's tables."""
+    parser = argparse.ArgumentParser(description="Rewrites the README's tables.")
+    parser.add_argument("folder", type=Path, nargs="?", help="results to copy first")
     folder = parser.parse_args().folder
     try:
         if folder is not None:
-            _take_over(folder)
+            _copy_results(folder)
         path = _ROOT / "README.md"
         path.write_text(with_tables(path.read_text()))
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Results as files: read, written, checked."""
+"""Results as JSON files: written, read, checked."""
 
 import dataclasses
 import json
@@ -12,9 +12,9 @@ from benchmarks.cell import UNITS, Cell
 __all__ = ["cells", "read", "write"]
 
 
-def write(found: dict[str, Any], path: Path) -> None:
-    """Writes results, whose cells may be `Cell`s, as JSON."""
-    plain = found | {
+def write(measured: dict[str, Any], path: Path) -> None:
+    """Writes results, whose cells are `Cell`s, as JSON."""
+    plain = measured | {
         "cells": [
             {
                 **dataclasses.asdict(cell),
@@ -23,7 +23,7 @@ def write(found: dict[str, Any], path: Path) -> None:
                     for name, values in cell.samples.items()
                 },
             }
-            for cell in found["cells"]
+            for cell in measured["cells"]
         ]
     }
     with replacing(path) as aside:
@@ -34,24 +34,24 @@ def read(path: Path) -> dict[str, Any]:
     """Reads what `write` wrote.
 
     Raises:
-        InputError: There is no such file, or it holds something else.
+        InputError: The file is missing, or is no results file of version 1.
     """
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
     except ValueError:
         raise InputError(f"{path} is not JSON.") from None
     try:
-        made = [Cell(**{**cell, "load": tuple(cell["load"])}) for cell in found["cells"]]
-        known = found["version"] == 1 and all(cell.unit in UNITS for cell in made)
+        loaded = [Cell(**{**cell, "load": tuple(cell["load"])}) for cell in content["cells"]]
+        valid = content["version"] == 1 and all(cell.unit in UNITS for cell in loaded)
     except (KeyError, TypeError):
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise InputError(f"{path} does not hold results of `asl-fast bench`, version 1.")
-    return found | {"cells": made}
+    return content | {"cells": loaded}
 
 
-def cells(found: dict[str, Any], group: str) -> list[Cell]:
+def cells(measured: dict[str, Any], group: str) -> list[Cell]:
     """Returns the cells of a group."""
-    return [cell for cell in found["cells"] if cell.group == group]
+    return [cell for cell in measured["cells"] if cell.group == group]

@@ -1,4 +1,4 @@
-"""The whole suite: which cells a size of it has, and running them."""
+"""The suite: which cells each of its sizes measures."""
 
 import dataclasses
 import datetime
@@ -15,28 +15,27 @@ from asl_fast.data import dataset as datasets
 from asl_fast.models.recipe import RECIPES
 from asl_fast.system import device
 from asl_fast.system.errors import InputError
-from benchmarks import (
+from benchmarks import contenders
+from benchmarks.cell import Say
+from benchmarks.groups import (
     accelerator,
-    contenders,
     files,
-    host_time,
     processes,
     race,
     tables,
     throughput,
     training,
 )
-from benchmarks.cell import Cell, Meter
 
 __all__ = ["GROUPS", "SIZES", "Plan", "Size", "begin", "machine", "plans"]
 
-GROUPS = (
-    *("augmentation", "pipeline", "files", "table", "host", "accelerator"),
-    *("processes", "training", "race"),
-)
 _PACKAGES = (
     *("tensorflow", "keras", "keras-cv", "albumentations", "opencv-python-headless"),
     *("nvidia-dali-cuda120", "numpy", "pandas", "scipy"),
+)
+GROUPS = (
+    *("augmentation", "pipeline", "files", "table", "accelerator"),
+    *("processes", "training", "race"),
 )
 
 
@@ -46,15 +45,17 @@ class Size:
 
     Attributes:
         groups: Of `GROUPS`.
-        turns: Samples of everyone.
+        turns: Samples of each contender.
         process_turns: The same where every sample needs a new process.
-        seconds: About how long a sample of throughput takes.
+        seconds: About the length of a sample of throughput.
         batches: Batch sizes.
-        sides: Of images, in pixels.
-        channels: Of images.
+        sides: Image sides, in pixels.
+        channels: Image channels.
+        workers: Whether contenders that go image by image get threads and processes too.
         milliseconds: Of the simulated accelerator's step.
-        files: How many JPEG files.
-        training_steps: Of half a turn of training, or None for a whole epoch.
+        accelerator_steps: Steps of the simulated accelerator in a sample.
+        files: Number of JPEG files.
+        training_steps: Of an epoch of training, or None for all.
         epochs: Of the race.
         seeds: Of the race.
     """
@@ -66,7 +67,9 @@ class Size:
     batches: tuple[int, ...] = (32, 256, 1024)
     sides: tuple[int, ...] = (28,)
     channels: tuple[int, ...] = (1,)
+    workers: bool = True
     milliseconds: tuple[float, ...] = accelerator.MILLISECONDS
+    accelerator_steps: int = 400
     files: int = 5000
     training_steps: int | None = 200
     epochs: int = 20
@@ -74,169 +77,141 @@ class Size:
 
 
 SIZES = {
-    # Under 3 minutes on two cores; what it leaves out can be asked for by its name.
+    # Under 3 minutes on two cores; `--only` adds what it leaves out.
     "quick": Size(
         groups=("augmentation", "pipeline", "table", "accelerator"),
         seconds=0.06,
         process_turns=1,
         batches=(32, 256),
+        workers=False,
         milliseconds=(0.3,),
+        accelerator_steps=200,
         files=1000,
         training_steps=30,
         epochs=1,
         seeds=1,
     ),
-    # What the README states but for the race, which takes hours.
+    # What the README states, except for the race, which takes hours.
     "standard": Size(groups=GROUPS[:-1], process_turns=3),
     "full": Size(sides=(28, 64, 128, 224), channels=(1, 3), training_steps=None),
 }
 
 
 class Plan(NamedTuple):
-    """Some cells to measure.
+    """Cells to measure together.
 
     Attributes:
         group: Of `GROUPS`.
-        title: What it is, for the progress bar.
-        run: Measures with a meter; returns cells, or the runs of a race.
+        title: For the progress bar.
+        run: Measures, and returns cells, or the runs of a race.
     """
 
     group: str
     title: str
-    run: Callable[[Meter], list[Any]]
+    run: Callable[[Say], list[Any]]
 
 
 def plans(size: Size, data: Path | None = None) -> Iterator[Plan]:
-    """Yields what a size has to measure.
+    """Yields what a size measures.
 
     Args:
         size: Of the suite.
         data: Folder with the real data, for training; None takes what `asl-fast train` takes.
 
     Raises:
-        InputError: A group that does not exist.
+        InputError: There is no such group, or no data for the race.
     """
     for group in size.groups:
         if group not in GROUPS:
             raise InputError(f"There is no group {group!r}. There are: {', '.join(GROUPS)}.")
-        yield from _PLANS[group](size, data)
+        for title, measure in _PLANS[group](size, data):
+            yield Plan(group, title, measure)
 
 
-def _throughput(measure: Callable[..., Cell]) -> Callable[..., Iterator[Plan]]:
-    def planned(size: Size, data: Path | None) -> Iterator[Plan]:
-        for channels, side, batch in itertools.product(size.channels, size.sides, size.batches):
-            if not throughput.fits(batch, side, channels):
-                continue
-            arguments: dict[str, Any] = {"turns": size.turns, "seconds": size.seconds}
-            if measure is throughput.pipeline:
-                # Processes take seconds to start: their best is looked for at the course's sizes.
-                small = (batch, side, channels) == (32, 28, 1)
-                arguments["workers"] = small and size != SIZES["quick"]
-            yield Plan(
-                measure.__name__,
-                f"{measure.__name__}, batch {batch}, {side}×{side}×{channels}",
-                lambda meter, where=(batch, side, channels), how=arguments: [
-                    measure(*where, **how, meter=meter)
-                ],
-            )
-
-    return planned
+# Titles, and functions that measure.
+_Titled = Iterator[tuple[str, Callable[[Say], list[Any]]]]
 
 
-def _files(size: Size, data: Path | None) -> Iterator[Plan]:
-    for side in (64, 32):
-        yield Plan(
-            "files",
-            f"JPEG files to {side}×{side}",
-            lambda meter, side=side: [
-                files.measure(side, files=size.files, turns=size.turns, seconds=1.0, meter=meter)
+def _throughput(measure: Callable[..., Any], size: Size) -> _Titled:
+    for channels, side, batch in itertools.product(size.channels, size.sides, size.batches):
+        if not throughput.fits(batch, side, channels):
+            continue
+        arguments: dict[str, Any] = {"turns": size.turns, "seconds": size.seconds}
+        if measure is throughput.pipeline:
+            # Processes take seconds to start, so they are tried at the course's size only.
+            arguments["workers"] = size.workers and (batch, side, channels) == (32, 28, 1)
+        yield (
+            f"{measure.__name__}, batch {batch}, {side}×{side}×{channels}",
+            lambda say, where=(batch, side, channels), how=arguments: [
+                measure(*where, **how, say=say)
             ],
         )
 
 
-def _table(size: Size, data: Path | None) -> Iterator[Plan]:
-    yield Plan(
-        "table",
+def _files(size: Size, data: Path | None) -> _Titled:
+    for side in (64, 32):
+        yield (
+            f"JPEG files to {side}×{side}",
+            lambda say, side=side: [
+                files.measure(side, files=size.files, turns=size.turns, seconds=1.0, say=say)
+            ],
+        )
+
+
+def _table(size: Size, data: Path | None) -> _Titled:
+    yield (
         "reading the table",
-        lambda meter: [tables.measure(rows=throughput.ROWS, turns=min(size.turns, 7), meter=meter)],
+        lambda say: [tables.measure(rows=throughput.ROWS, turns=size.turns, say=say)],
     )
 
 
-def _host(size: Size, data: Path | None) -> Iterator[Plan]:
-    for of in ("fit", "input"):
-        yield Plan(
-            "host",
-            f"the host's time, {of}",
-            lambda meter, of=of: [host_time.measure(of, turns=size.turns, meter=meter)],
-        )
-
-
-def _accelerator(size: Size, data: Path | None) -> Iterator[Plan]:
-    steps = 200 if size == SIZES["quick"] else 400
+def _accelerator(size: Size, data: Path | None) -> _Titled:
     for milliseconds in size.milliseconds:
-        yield Plan(
-            "accelerator",
+        yield (
             f"an accelerator of {milliseconds} ms",
-            lambda meter, ms=milliseconds: [
-                accelerator.measure(ms, turns=size.turns, steps=steps, meter=meter)
+            lambda say, ms=milliseconds: [
+                accelerator.measure(ms, turns=size.turns, steps=size.accelerator_steps, say=say)
             ],
         )
 
 
-def _processes(size: Size, data: Path | None) -> Iterator[Plan]:
+def _processes(size: Size, data: Path | None) -> _Titled:
     skipped = {name: why for name in contenders.PIPELINE if (why := contenders.missing(name))}
     names = [name for name in contenders.PIPELINE if name not in skipped]
-    yield Plan(
-        "processes",
-        "memory and start-up",
-        lambda meter: processes.measure(
-            names,
-            rows=throughput.ROWS,
-            turns=size.process_turns,
-            skipped=skipped,
-            meter=meter,
-        ),
-    )
+    arguments = {"rows": throughput.ROWS, "turns": size.process_turns, "skipped": skipped}
+    yield "memory and start-up", lambda say: processes.measure(names, **arguments, say=say)
 
 
-def _training(size: Size, data: Path | None) -> Iterator[Plan]:
-    yield Plan(
-        "training",
-        "training",
-        lambda meter: [
-            training.measure(
-                datasets.load(data).train,
-                turns=size.turns,
-                steps=size.training_steps,
-                meter=meter,
-            )
-        ],
-    )
+def _training(size: Size, data: Path | None) -> _Titled:
+    def measure(say: Say) -> list[Any]:
+        train = datasets.load(data).train
+        return [training.measure(train, turns=size.turns, steps=size.training_steps, say=say)]
+
+    yield "training", measure
 
 
-def _race(size: Size, data: Path | None) -> Iterator[Plan]:
-    folder = data or (Path(found) if (found := os.environ.get("ASL_FAST_DATA")) else None)
+def _race(size: Size, data: Path | None) -> _Titled:
+    folder = data or os.environ.get("ASL_FAST_DATA")
     if folder is None:
         raise InputError(
-            "The race to the course's accuracy needs the real data: --data FOLDER, or leave it "
-            "out with --only."
+            "The race to the course's accuracy needs the real data. Name its folder with --data, "
+            "or leave out the race with --only."
         )
+    resolved = Path(folder).resolve()
     for seed in range(size.seeds):
-        yield Plan(
-            "race",
+        yield (
             f"the race, seed {seed + 1} of {size.seeds}",
-            lambda meter, seed=seed: race.measure(
-                folder.resolve(), list(RECIPES), epochs=size.epochs, seed=seed, meter=meter
+            lambda say, seed=seed: race.measure(
+                resolved, list(RECIPES), epochs=size.epochs, seed=seed, say=say
             ),
         )
 
 
-_PLANS: dict[str, Callable[[Size, Path | None], Iterator[Plan]]] = {
-    "augmentation": _throughput(throughput.augmentation),
-    "pipeline": _throughput(throughput.pipeline),
+_PLANS: dict[str, Callable[[Size, Path | None], _Titled]] = {
+    "augmentation": lambda size, data: _throughput(throughput.augmentation, size),
+    "pipeline": lambda size, data: _throughput(throughput.pipeline, size),
     "files": _files,
     "table": _table,
-    "host": _host,
     "accelerator": _accelerator,
     "processes": _processes,
     "training": _training,
@@ -245,7 +220,7 @@ _PLANS: dict[str, Callable[[Size, Path | None], Iterator[Plan]]] = {
 
 
 def machine() -> str:
-    """Returns a name for this machine that files can have, as "amd-epyc-2-cores"."""
+    """Returns a name for this machine that suits files, such as "amd-epyc-2-cores"."""
     name = device.describe().removeprefix("CPU, ")
     if device.accelerator() is None:
         name = f"{device.cpu()[0].replace('Processor', '') or platform.machine()} {name}"
@@ -253,11 +228,7 @@ def machine() -> str:
 
 
 def begin(size: str) -> dict[str, Any]:
-    """Returns results without cells yet: the circumstances.
-
-    Args:
-        size: Its name, of `SIZES`.
-    """
+    """Returns results without cells: date, machine and versions, and the name of the size."""
     versions = {}
     for package in _PACKAGES:
         try:

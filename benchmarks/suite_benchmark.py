@@ -1,9 +1,9 @@
-"""The suite under pytest-benchmark: a test is a cell, a round is a turn of everyone in it.
+"""The suite under pytest-benchmark: a test measures the cells of a plan, once.
 
     pytest benchmarks [-k GROUP] [--benchmark-json FILE]
 
-`asl-fast bench` measures the same cells. Every contender's samples are in `extra_info`; a table of
-each is printed at the end, and what moved against the committed results of this machine.
+`asl-fast bench` measures the same cells. pytest-benchmark times the whole of each; the contenders'
+samples, which are taken in turn within it, are in `extra_info`.
 """
 
 import dataclasses
@@ -15,33 +15,22 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import suite
-from benchmarks.cell import Meter
 
-# The race takes hours, and a turn of it is no round: `asl-fast bench --only race`.
+# A race takes hours: `asl-fast bench --only race`.
 _GROUPS = tuple(group for group in suite.GROUPS if group != "race")
-_SIZE = dataclasses.replace(suite.SIZES["standard"], groups=_GROUPS, turns=7)
+_PLANS = list(suite.plans(dataclasses.replace(suite.SIZES["standard"], groups=_GROUPS)))
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    tf.get_logger().setLevel("ERROR")  # everyone is traced, which it would warn of
+    tf.get_logger().setLevel("ERROR")  # each contender is traced, which it would warn of
 
 
-class _Timed(Meter):
-    """Lets pytest-benchmark repeat the turns."""
-
-    def __init__(self, benchmark):
-        self._benchmark = benchmark
-
-    def repeat(self, turn, turns, warm_up):
-        self._benchmark.pedantic(turn, rounds=turns, warmup_rounds=warm_up)
-
-
-@pytest.mark.parametrize("plan", list(suite.plans(_SIZE)), ids=lambda plan: plan.title)
-def test_cell(benchmark, measured, plan):
+@pytest.mark.parametrize("plan", _PLANS, ids=lambda plan: plan.title)
+def test_cell(benchmark, plan):
     benchmark.group = plan.group
-    for cell in plan.run(_Timed(benchmark)):
-        measured.append(cell)
+    cells = benchmark.pedantic(plan.run, args=[lambda text: None], rounds=1)
+    for cell in cells:
         benchmark.extra_info[cell.key] = {
             "unit": cell.unit,
             "median": {name: float(np.median(values)) for name, values in cell.samples.items()},

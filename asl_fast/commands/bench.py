@@ -20,7 +20,7 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="Measure one group: augmentation, pipeline, files, table, host, accelerator, "
+            help="Measure one group: augmentation, pipeline, files, table, accelerator, "
             "processes, training or race; repeatable."
         ),
     ] = None,

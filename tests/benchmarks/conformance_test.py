@@ -11,10 +11,10 @@ from benchmarks import conformance
 TOLERANCE = 1e-3
 
 
-def check(found, *, changes=True):
-    assert found.largest < TOLERANCE
-    assert found.boundary < 0.02
-    assert found.changed > 0.005 or not changes
+def check(result, *, changes=True):
+    assert result.largest < TOLERANCE
+    assert result.boundary < 0.02
+    assert result.changed > 0.005 or not changes
 
 
 @pytest.mark.parametrize("options", conformance.CASES, ids=str)
@@ -59,7 +59,7 @@ def test_any_combination(options, shape, seed):
     # Eagerly, for the sake of time; that compiled code does the same is tested elsewhere.
     tf.config.run_functions_eagerly(True)
     try:
-        found = conformance.compare(options, shape, "float32", 6, seed)
+        result = conformance.compare(options, shape, "float32", 6, seed)
     finally:
         tf.config.run_functions_eagerly(False)
-    assert found.largest < TOLERANCE
+    assert result.largest < TOLERANCE

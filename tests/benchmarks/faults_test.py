@@ -47,7 +47,7 @@ def test_a_signal_within_validation_changes_nothing(tmp_path):
         model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
         model.add(keras.layers.Dense(24, "softmax"))
         model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        told = fit(
+        history = fit(
             model,
             images,
             labels,
@@ -59,7 +59,7 @@ def test_a_signal_within_validation_changes_nothing(tmp_path):
             callbacks=list(callbacks),
             verbose=0,
         )
-        return told.history, model.get_weights()
+        return history.history, model.get_weights()
 
     whole = train(tmp_path / "whole")
     with pytest.raises(SystemExit):
@@ -79,6 +79,6 @@ def test_a_log_that_cannot_be_written_ends_no_training(tmp_path, caplog):
     model.compile("adam", "sparse_categorical_crossentropy")
     logs = run._Logs(tmp_path / "logs", write_graph=False)
     with faults.full_after(300):
-        told = fit(model, images, labels, epochs=3, callbacks=[logs], verbose=0)
-    assert len(told.history["loss"]) == 3
+        history = fit(model, images, labels, epochs=3, callbacks=[logs], verbose=0)
+    assert len(history.history["loss"]) == 3
     assert "logs can't be written: " in caplog.text

@@ -1,7 +1,4 @@
-"""How long it takes to the course's best accuracy: its baseline and `asl-fast train`, in turn.
-
-Both run as a user runs them, each in a process of its own, over several seeds.
-"""
+"""Seconds to the course's best accuracy: its baseline and `asl-fast train`, as a user runs them."""
 
 import csv
 import json
@@ -12,32 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from asl_fast.models.recipe import RECIPES
-from benchmarks.cell import Meter
+from benchmarks.cell import Say
 
 __all__ = ["TARGET", "measure", "reached"]
 
 TARGET = 0.9962  # the best validation accuracy that the course publishes
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 def measure(
-    data: Path, recipes: list[str], *, epochs: int, seed: int, meter: Meter
+    data: Path, recipes: list[str], *, epochs: int, seed: int, say: Say
 ) -> list[dict[str, Any]]:
-    """Trains the baseline and every recipe with a seed.
+    """Trains the baseline and each recipe once.
 
     Args:
         data: Folder with the two CSV files.
-        recipes: Names of ours.
-        epochs: Int, at most; a recipe of ours may have fewer.
+        recipes: Names of this package's recipes.
+        epochs: Int, at most; a recipe may have fewer.
         seed: Int.
-        meter: Hears of what is being done.
+        say: Shows the progress.
 
     Returns:
-        By run `who`, `seed`, `val_accuracy` by epoch, `images_per_second` and `train_seconds`.
+        For each run `who`, `seed`, `val_accuracy` by epoch, `images_per_second`, `train_seconds`.
     """
     runs = []
     for who in ["course baseline", *recipes]:
-        meter.say(f"{who}, {epochs} epochs")
+        say(f"{who}, {epochs} epochs")
         train = _baseline if who == "course baseline" else _ours
         runs.append({"who": who, "seed": seed, **train(data, who, epochs, seed)})
     return runs
@@ -45,9 +42,8 @@ def measure(
 
 def _baseline(data: Path, who: str, epochs: int, seed: int) -> dict[str, Any]:
     script = _ROOT / "scripts" / "course_baseline.py"
-    lines = _run([script, "--data", data, "--epochs", epochs, "--seed", seed])
-    told = json.loads(lines[-1])
-    return {name: told[name] for name in ("val_accuracy", "images_per_second", "train_seconds")}
+    output = json.loads(_run([script, "--data", data, "--epochs", epochs, "--seed", seed])[-1])
+    return {name: output[name] for name in ("val_accuracy", "images_per_second", "train_seconds")}
 
 
 def _ours(data: Path, who: str, epochs: int, seed: int) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def _run(arguments: list[Any]) -> list[str]:
 
 
 def reached(run: dict[str, Any]) -> tuple[int, float] | None:
-    """Returns the epochs and about the seconds after which a run had the target, or None."""
+    """Returns the epochs and about the seconds to the target, or None if it was not reached."""
     for epoch, accuracy in enumerate(run["val_accuracy"], 1):
         if accuracy >= TARGET:
             return epoch, run["train_seconds"] * epoch / len(run["val_accuracy"])

@@ -1,0 +1,1 @@
+"""What is measured on one machine's GPU, within a budget of seconds: `scripts/gpu_report`."""
