@@ -16,14 +16,15 @@ import tensorflow as tf
 from asl_fast.data.pipeline import Batch
 from asl_fast.generator.iterators import ERROR, Idle, parts, save_images
 from asl_fast.generator.iterators import Iterator as BatchIterator
-from asl_fast.images.decode import CHANNELS, PIXELS, load_image, sniff
+from asl_fast.images.decode import load_image, sniff
+from asl_fast.images.file_types import CHANNELS, MOST_PIXELS
 from asl_fast.images.resize import INTERPOLATIONS
 from asl_fast.system.errors import InputError
 
 __all__ = ["DataFrameIterator", "DirectoryIterator"]
 
 _BROKEN = (
-    f" can't be read: it is missing, cut short, no image or one of more than {PIXELS:,} pixels. "
+    f" can't be read: it is missing, cut short, no image or has more than {MOST_PIXELS:,} pixels. "
     "Mend or remove it, or pass on_error='skip'."
 )
 _log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
 from asl_fast.generator.replay import Pass, Replay
 from asl_fast.generator.subset import subset as subset_of
+from asl_fast.images.file_types import KERAS_SUFFIXES
 from asl_fast.system.errors import InputError
 from asl_fast.transforms.options import AugmentOptions
 from asl_fast.transforms.parameters import Parameters
@@ -128,7 +129,7 @@ class Iterator(tf.data.Dataset):
         batch_index: Int, the batches that `next` has given of its pass.
     """
 
-    white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+    white_list_formats = KERAS_SUFFIXES
     # Keras's iterators let these be set; TensorFlow chooses for itself.
     workers = 1
     use_multiprocessing = False

@@ -81,7 +81,7 @@ def test_train_then_evaluate(asl_fast, asl_fast_here, folder, tmp_path):
     assert predicted.returncode == 1
     assert one_line(predicted.stderr) == (
         f"asl-fast: {tmp_path}/photos/2.png is no image that can be read: not JPEG, PNG, WebP, "
-        "BMP or GIF."
+        "BMP, GIF, TIFF or PPM."
     )
     found = json.loads(predicted.stdout)
     files = [Path(one["file"]).name for one in found]

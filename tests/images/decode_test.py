@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, features
 
-from asl_fast.images.decode import CHANNELS, _grey, load_image, sniff
+from asl_fast.images.decode import _grey, load_image, sniff
+from asl_fast.images.file_types import CHANNELS
 
 HEIGHT, WIDTH = 13, 17
 
