@@ -112,10 +112,10 @@ def records(folder: Path) -> tuple[Take, list[bytes]]:
                     continue
                 # What a dataset does, without making one anew for each input.
                 with damage_in_words(found):
-                    if found._suspicious(folder / found.shards[0].file, found.rows):
-                        list(found.damage())
-                    else:
+                    if found._has_rows(folder / found.shards[0].file, found.rows):
                         list(datasets[compression])
+                    else:
+                        list(found.damage())
 
     example = contents[""][12 : 12 + int.from_bytes(contents[""][:8], "little")]
     seeds = [b"i" + indices[""], b"i" + indices["GZIP"], b"s" + contents[""]]

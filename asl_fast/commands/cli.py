@@ -752,9 +752,9 @@ def data_convert(
             bar.update(task, advance=rows, total=total)
 
         _load_tensorflow(verbose=False)
-        from asl_fast.data.convert import convert
+        from asl_fast.data.convert import convert_all
 
-        records = convert(
+        converted = convert_all(
             source,
             to,
             size=(height, width),
@@ -764,11 +764,12 @@ def data_convert(
             workers=workers,
             progress=advance,
         )
-    _console.print(
-        f"Wrote {records.rows:,} images in {len(records.shards)} shards to {to}",
-        highlight=False,
-        markup=False,
-    )
+    for records in converted:
+        _console.print(
+            f"Wrote {records.rows:,} images in {len(records.shards)} shards to {records.folder}",
+            highlight=False,
+            markup=False,
+        )
 
 
 @data_app.command("serve")

@@ -165,7 +165,7 @@ def test_data_render_writes_what_the_course_reads(tmp_path, few_hands):
 
 
 MISTAKES = {
-    "a missing folder": (["--data", "nowhere"], "There is no folder nowhere"),
+    "a missing folder": (["--data", "nowhere"], "There is no file or folder nowhere"),
     "a flag out of range, before data are looked for": (
         ["--data", "nowhere", "--label-smoothing", "1"],
         "The label smoothing must be at least 0 and below 1. Received: 1.0.",

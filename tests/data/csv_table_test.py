@@ -101,7 +101,7 @@ WRONG = {
     "label -1": (change(3, "label", -1), "row 4, column label: holds -1"),
     "label 9 as Kaggle counts": (
         lambda frame: frame.assign(label=frame.label + (frame.label > 9)),
-        "row 10, column label: holds 9. Labels are 0 to 23, or 0 to 24 without 9",
+        "holds the labels 9 and 24. Labels are 0 to 23, or 0 to 24 without 9",
     ),
     "labels that may be either": (
         lambda frame: frame[frame.label > 9],

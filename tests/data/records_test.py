@@ -174,7 +174,7 @@ def test_of_a_spoiled_shard_what_can_be_read_is_kept(tmp_path, caplog, change, c
 def test_where_no_record_is_whole_that_is_said(tmp_path):
     records = made(tmp_path / "data", shards=1)
     (records.folder / records.shards[0].file).write_bytes(bytes(100))
-    with pytest.raises(InputError, match="holds no whole record"):
+    with pytest.raises(InputError, match="holds no intact record"):
         Records.open(records.folder, damaged="skip")
 
 
@@ -261,14 +261,14 @@ def test_image_files_are_converted_by_folder_and_by_dataframe(tmp_path):
 
 BAD = {
     "no source": ("nowhere", {}, "There is no file or folder"),
-    "no images": ("empty", {}, "holds no images"),
+    "no images": ("empty", {}, "holds no data set. Give one of these"),
     "a bad pixel": ("bad.csv", {}, "bad.csv, row 45, column pixel1: holds 999"),
     "both spellings": ("both.csv", {}, "holds the labels 9 and 24"),
-    "no class": ("files.csv", {}, "files.csv, row 2: holds nothing"),
+    "no class": ("files.csv", {}, "files.csv, row 2: a cell is empty"),
     "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: .*EOF"),
     "no image": ("broken", {}, "1.png can't be read"),
     "cut short": ("cut.csv.gz", {}, "cut short or damaged"),
-    "one long row": ("long.csv", {}, "row 1 is longer"),
+    "one long row": ("long.csv", {}, "line 2 is longer"),
     "no rows a shard": ("bad.csv", {"shard_rows": 0}, "`shard_rows` must be at least 1"),
     "a color mode": ("bad.csv", {"color_mode": "gray"}, "`color_mode` must be one of"),
 }
@@ -308,7 +308,7 @@ def test_a_worker_that_was_killed_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr("asl_fast.system.workers.Workers.submit", submit)
     path = write_csv(tmp_path / "train.csv", *blobs(30))
-    with pytest.raises(InputError, match="process that converts was killed.*fewer workers"):
+    with pytest.raises(InputError, match="process of the conversion was killed.*fewer workers"):
         convert(path, tmp_path / "data", workers=2)
 
 
@@ -338,7 +338,9 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path):
     assert process.returncode == -9
     before = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/*.tfrecord")}
     assert 4 <= len(before) < 10
-    with pytest.raises(InputError, match="a conversion of something else, or with other options"):
+    with pytest.raises(
+        InputError, match="a stopped conversion of something else, or with other options"
+    ):
         convert(path, tmp_path / "data", shard_rows=20)
     records = convert(path, tmp_path / "data", shard_rows=10, workers=1)
     after = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/*.tfrecord")}
