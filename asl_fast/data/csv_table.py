@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import pandas as pd
 
-from asl_fast.data.source import DataSource, Read
+from asl_fast.data.source import DataSource, Read, file_facts
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
@@ -71,7 +71,7 @@ class CsvTable(DataSource):
     classes = tuple(LETTERS)
 
     def __init__(self, path: Path) -> None:
-        self._path, self.name = path, str(path)
+        self._path, self.name, self.fingerprint = path, str(path), file_facts(path)
 
     @classmethod
     def find(cls, path: Path) -> dict[str, DataSource]:
@@ -95,23 +95,11 @@ class CsvTable(DataSource):
             return {split: cls(files[0]) for split, files in there.items()}
         return {}
 
-    @property
-    def fingerprint(self) -> dict[str, str | int]:  # type: ignore[override]
-        """The path, size and time of change of the file."""
-        stat = self._path.stat()
-        return {
-            "file": str(self._path.resolve()),
-            "bytes": stat.st_size,
-            "changed": stat.st_mtime_ns,
-        }
-
     def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
         """Parses the table, or maps the arrays of an earlier parse of the same content."""
         try:
             with self._path.open("rb") as file:
                 key = f"csv-1-{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        except FileNotFoundError:
-            raise InputError(f"There is no file {self._path}.") from None
         except IsADirectoryError:
             raise InputError(f"{self._path} is a folder, not a CSV file.") from None
         except OSError as error:

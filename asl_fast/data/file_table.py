@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from asl_fast.data import csv_table
-from asl_fast.data.source import DataSource, Read
+from asl_fast.data.source import DataSource, Read, file_facts
 from asl_fast.images.file_types import CHANNELS
 from asl_fast.system.errors import InputError
 
@@ -77,7 +77,7 @@ class FileTable(DataSource):
             )
         except ValueError as error:  # pandas' errors, and those of the encoding
             raise InputError(f"{path} can't be read as a list of files: {error}.") from None
-        return {"": cls(frame, str(path), path.parent, csv_table.CsvTable(path).fingerprint)}
+        return {"": cls(frame, str(path), path.parent, file_facts(path))}
 
     def _digest(self) -> str:
         frame = pd.DataFrame({"filename": self._files, "class": self._classes})

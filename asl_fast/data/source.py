@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from asl_fast.system import storage
+from asl_fast.system.errors import InputError
 
-__all__ = ["DataSource", "Read", "batch", "digest"]
+__all__ = ["DataSource", "Read", "batch", "digest", "file_facts"]
 
 # Reads a batch: images, uint8 (n, height, width, channels), and labels, integers (n,). It can be
 # pickled, as conversions call it in other processes.
@@ -117,6 +118,19 @@ class DataSource(abc.ABC):
 def batch(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns its arguments: with `functools.partial`, a `Read` of arrays in memory."""
     return images, labels
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Returns the fingerprint of a file: its path, size and time of change.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    return {"file": str(path.resolve()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
 
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:

@@ -171,8 +171,8 @@ CONTINUED = CONTINUED[CONTINUED >= PALM]
 LAYERS = np.array([0.70, 1.0, 1.06])  # grey of outline, skin and shine, as a share of the skin's
 
 
-class Split(NamedTuple):
-    """How many people and photographs a split has, and how widely they stray."""
+class Population(NamedTuple):
+    """How many people and photographs a split shows, and how widely they vary."""
 
     stream: int
     signers: int
@@ -182,8 +182,8 @@ class Split(NamedTuple):
 
 
 SPLITS = {
-    "train": Split(0, signers=10, photographs=71, left_handed=0, placing=1.0),
-    "valid": Split(1, signers=14, photographs=299, left_handed=2, placing=1.6),
+    "train": Population(0, signers=10, photographs=71, left_handed=0, placing=1.0),
+    "valid": Population(1, signers=14, photographs=299, left_handed=2, placing=1.6),
 }
 
 

@@ -137,7 +137,7 @@ def run_python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_script_without_main_guard_can_use_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from asl_fast import hands\n"
+        "from asl_fast.data import synthetic_hands as hands\n"
         "print('run')\n"
         "print(hands.render(hands.CHUNK + 1, split='valid', workers=2)[0].shape)\n"
     )
@@ -147,7 +147,7 @@ def test_a_script_without_main_guard_can_use_workers(tmp_path: Path) -> None:
 
 def test_imports_neither_tensorflow_nor_pandas() -> None:
     code = (
-        "import sys, asl_fast.hands\n"
+        "import sys, asl_fast.data.synthetic_hands\n"
         "print({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules))"
     )
     ran = run_python("-c", code)
