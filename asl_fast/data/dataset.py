@@ -10,6 +10,7 @@ import numpy as np
 from asl_fast.data.class_folders import ClassFolders
 from asl_fast.data.csv_table import CsvTable
 from asl_fast.data.file_table import FileTable
+from asl_fast.data.npz_file import NpzFile
 from asl_fast.data.record_folder import RecordFolder
 from asl_fast.data.rendered_hands import RenderedHands
 from asl_fast.data.source import DataSource
@@ -31,6 +32,7 @@ __all__ = [
 FORMATS: tuple[type[DataSource], ...] = (
     RenderedHands,
     RecordFolder,
+    NpzFile,
     FileTable,
     CsvTable,
     ClassFolders,
