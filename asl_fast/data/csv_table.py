@@ -1,5 +1,6 @@
 """Sign Language MNIST tables: CSV text to arrays, with each mistake named by row and column."""
 
+import collections
 import contextlib
 import gzip
 import hashlib
@@ -272,10 +273,16 @@ def parse_rows(content: bytes, name: str, first_row: int = 1) -> tuple[np.ndarra
     if not len(frame):
         raise InputError(f"{name} has a header but no rows.")
     frame.index += first_row
-    cells = _whole_numbers(frame, name)
+    cells = _numbers(frame, name)
     labels, pixels = cells[:, :1], cells[:, 1:]
+    if pixels.min() >= 0 and pixels.max() <= 1:
+        raise InputError(
+            f"{name}: no pixel is above 1, so they look already scaled to [0, 1]. Give pixels from "
+            "0 to 255; training scales them."
+        )
+    if cells.dtype != np.int64:
+        _refuse(cells % 1 != 0, frame, name, "Labels and pixels are whole numbers")
     _refuse((labels < 0) | (labels > CLASSES), frame, name, _LABELS)
-    _refuse_scaled(pixels, name)
     _refuse((pixels < 0) | (pixels > 255), frame, name, "Pixels are 0 to 255", first_column=1)
     return pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 1), labels[:, 0].astype(np.int32)
 
@@ -321,31 +328,34 @@ def _read(content: bytes, name: str, first_row: int) -> pd.DataFrame:
 
 
 def _ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    frame.columns = pd.Index([str(column).strip() for column in frame.columns])
-    columns, wanted = list(frame.columns), ["label", *_PIXELS]
-    if "label" not in columns:
+    columns = [str(column).strip() for column in frame.columns]
+    there = collections.Counter(columns)
+    if "label" not in there:
         raise InputError(
             f"{name} has no `label` column. Its header begins: {', '.join(columns[:4])}."
         )
+    wanted = dict.fromkeys(["label", *_PIXELS])
     problems = [
-        f"{', '.join(some[:3])}{', …' if len(some) > 3 else ''} {what}"
-        for some, what in (
-            ([column for column in wanted if column not in set(columns)], "missing"),
-            ([column for column in columns if column not in set(wanted)], "not expected"),
+        f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''} {problem}"
+        for names, problem in (
+            ([column for column in wanted if column not in there], "missing"),
+            ([column for column in there if column not in wanted], "not expected"),
+            ([column for column in there if there[column] > 1], "more than once"),
         )
-        if some
+        if names
     ]
     if problems:
-        count = sum(column.startswith("pixel") for column in columns)
+        count = sum(column.startswith("pixel") for column in there)
         raise InputError(
             f"{name} must have the columns label and pixel1 to pixel{len(_PIXELS)}; "
             f"it has {count} pixel columns: {'; '.join(problems)}."
         )
-    return frame[wanted]
+    frame.columns = pd.Index(columns)
+    return frame[list(wanted)]
 
 
-def _whole_numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """Returns the cells as int64, or as float64 where some are fractions."""
+def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Returns the cells as int64, or as float64 if a column is not of integers."""
     if all(pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes):
         return frame.to_numpy(np.int64)
     texts = frame.select_dtypes(exclude=["number"]).columns
@@ -354,18 +364,7 @@ def _whole_numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     numbers[texts] = frame[texts].astype(str).apply(pd.to_numeric, errors="coerce")
     cells = numbers.to_numpy(np.float64, na_value=np.nan)
     _refuse(~np.isfinite(cells), frame, name, "Every cell must hold a number")
-    if (cells[:, 1:] % 1 != 0).any():
-        _refuse_scaled(cells[:, 1:], name)
-    _refuse(cells % 1 != 0, frame, name, "Labels and pixels are whole numbers")
     return cells
-
-
-def _refuse_scaled(pixels: np.ndarray, name: str) -> None:
-    if pixels.min() >= 0 and pixels.max() <= 1:
-        raise InputError(
-            f"{name}: no pixel is above 1, so they look already scaled to [0, 1]. "
-            "Give the pixels as they were, 0 to 255; scaling is done in training."
-        )
 
 
 def _refuse(

@@ -281,7 +281,7 @@ class _FileIterator(BatchIterator):
 class DirectoryIterator(_FileIterator):
     """Batches of images from the files in a folder a class; see `Iterator`.
 
-    Files are read and decoded in parallel, by TensorFlow where it can (JPEG, PNG, BMP), with the
+    Files are read and decoded in parallel, by TensorFlow where it can (JPEG, PNG), with the
     pixels that `keras.utils.load_img` gives.
 
     Args:

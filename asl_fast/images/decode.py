@@ -1,7 +1,7 @@
 """Image files to tensors, with the same pixels as `keras.utils.load_img`.
 
-TensorFlow decodes the files that it decodes to the same pixels: most JPEG, PNG and BMP files.
-Pillow, called from the graph, decodes the rest. The first bytes of a file decide, not its name, and
+TensorFlow decodes the files that it decodes to the same pixels: most JPEG and PNG files. Pillow,
+called from the graph, decodes the rest. The first bytes of a file decide, not its name, and
 the size they state is checked before memory is allocated.
 """
 
@@ -23,11 +23,8 @@ _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-_BMP_START = b"BM"
 
-_HEADER = 34  # bytes: as far as the compression in a BMP file
-
-_PILLOW, _PNG, _BMP = range(3)
+_HEADER = 25  # bytes: as far as the depth in a PNG file
 
 
 def load_image(
@@ -86,19 +83,28 @@ def load_image(
 
     def jpeg() -> tf.Tensor:
         def decode() -> tf.Tensor:
-            return finish(_in_mode(_decode_jpeg(contents), color_mode))
+            # Pillow's method; TensorFlow's default is faster and less exact.
+            rgb = tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")
+            return finish(_in_mode(rgb, color_mode))
 
         shape = tf.image.extract_jpeg_shape(contents)
         too_large = _too_large(shape[0], shape[1])
         return tf.cond((shape[2] == 4) | too_large, by_pillow, decode)
 
     def other() -> tf.Tensor:
-        decoder = _choose_decoder(contents, header)
-        return tf.cond(
-            decoder == _PILLOW,
-            by_pillow,
-            lambda: finish(_decode(contents, decoder, color_mode)),
+        def decode() -> tf.Tensor:
+            if color_mode == "rgba":
+                return finish(tf.io.decode_png(contents, 4))
+            return finish(_in_mode(tf.io.decode_png(contents, 3), color_mode))
+
+        # TensorFlow cuts 16 bits to 8, makes opaque images of 1, 2 or 4 bits all but transparent,
+        # and rejects a file without its last chunk, which Pillow accepts.
+        is_png = _starts_with(header, _PNG_START) & _ends_with(contents, _PNG_END)
+        width, height = (
+            tf.bitcast(header[place : place + 4][::-1], tf.int32) for place in (16, 20)
         )
+        plain = is_png & (header[24] == 8) & ~_too_large(width, height)
+        return tf.cond(plain, decode, by_pillow)
 
     # Most files are JPEG, and a condition costs a tenth of decoding a small one, so they pass few.
     # A file without the end mark may be truncated: TensorFlow accepts it if all pixels are there.
@@ -117,57 +123,9 @@ def _ends_with(contents: tf.Tensor, end: bytes) -> tf.Tensor:
     return tf.strings.substr(contents, start, len(end)) == end
 
 
-def _choose_decoder(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """Returns the decoder that reads a file other than JPEG as Pillow does: int32, scalar."""
-
-    def png() -> tf.Tensor:
-        # TensorFlow cuts 16 bits to 8, makes opaque images of 1, 2 or 4 bits all but transparent,
-        # and rejects a file without its last chunk, which Pillow accepts.
-        bits = header[24]
-        width, height = (
-            tf.bitcast(header[place : place + 4][::-1], tf.int32) for place in (16, 20)
-        )
-        plain = (bits == 8) & ~_too_large(width, height)
-        return tf.where(plain & _ends_with(contents, _PNG_END), _PNG, _PILLOW)
-
-    def bmp() -> tf.Tensor:
-        def number(place: int) -> tf.Tensor:
-            return tf.bitcast(header[place : place + 4], tf.int32)
-
-        offset, size, width, height, compression = map(number, (10, 14, 18, 22, 30))
-        # TensorFlow reads only these fields, and rejects a file of another length than they imply.
-        length = offset + (3 * width + 3) // 4 * 4 * tf.abs(height)
-        plain = tf.reduce_any(size == [40, 108, 124]) & (header[28] == 24) & (compression == 0)
-        plain &= ~_too_large(width, height)
-        return tf.where(plain & (length == tf.strings.length(contents)), _BMP, _PILLOW)
-
-    return tf.case(
-        [(_starts_with(header, _PNG_START), png), (_starts_with(header, _BMP_START), bmp)],
-        default=lambda: tf.constant(_PILLOW),
-    )
-
-
 def _too_large(width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
     """Returns whether an image is left to Pillow, which rejects it."""
-    return tf.cast(width, tf.int64) * tf.abs(tf.cast(height, tf.int64)) > MOST_PIXELS
-
-
-def _decode(contents: tf.Tensor, decoder: tf.Tensor, color_mode: str) -> tf.Tensor:
-    """Decodes a PNG or BMP file: uint8, (height, width, channels)."""
-
-    def png() -> tf.Tensor:
-        if color_mode == "rgba":
-            return tf.io.decode_png(contents, 4)
-        return _in_mode(tf.io.decode_png(contents, 3), color_mode)
-
-    return tf.cond(
-        decoder == _PNG, png, lambda: _in_mode(tf.io.decode_bmp(contents, 3), color_mode)
-    )
-
-
-def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
-    # Pillow's method; TensorFlow's default is faster and less exact.
-    return tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")
+    return tf.cast(width, tf.int64) * tf.cast(height, tf.int64) > MOST_PIXELS
 
 
 def _in_mode(image: tf.Tensor, color_mode: str) -> tf.Tensor:
@@ -209,8 +167,8 @@ def check_size(file: str | Path | IO[bytes]) -> None:
 def sniff(path: str | Path) -> str | None:
     """Returns why `load_image` can't open a file, judged by its first bytes.
 
-    Takes 20 microseconds for JPEG, PNG and BMP files; Pillow opens others. The rest of the file is
-    not read and may still be broken.
+    Takes 20 microseconds for JPEG and PNG files; Pillow opens others. The rest of the file is not
+    read and may still be broken.
 
     Returns:
         None if the file looks like an image, else a phrase such as "is empty".
@@ -220,18 +178,11 @@ def sniff(path: str | Path) -> str | None:
             header = file.read(_HEADER)
             if not header:
                 return "is empty"
-            if header.startswith((_JPEG_START, _PNG_START)) or _is_bmp(header):
-                return None
-            check_size(file)
+            if not header.startswith((_JPEG_START, _PNG_START)):
+                check_size(file)
     except UnidentifiedImageError:
         return "is not an image file"
     except Exception as error:  # Pillow's readers raise all kinds on broken files, not only OSError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return f"cannot be opened: {reason}"
     return None
-
-
-def _is_bmp(header: bytes) -> bool:
-    # Texts may begin with the same two letters, so the size of the second header is checked too.
-    sizes = (12, 40, 52, 56, 64, 108, 124)
-    return header.startswith(_BMP_START) and int.from_bytes(header[14:18], "little") in sizes

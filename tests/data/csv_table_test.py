@@ -120,6 +120,10 @@ WRONG = {
         lambda frame: frame.assign(pixel785=0),
         "it has 785 pixel columns: pixel785 not expected",
     ),
+    "a column twice": (
+        lambda frame: frame.assign(**{" pixel2": 0}),
+        "pixel2 more than once",
+    ),
     "an index column": (
         lambda frame: frame.reset_index().rename(columns={"index": "Unnamed: 0"}),
         "Unnamed: 0 not expected",

@@ -6,7 +6,6 @@ import pytest
 
 from asl_fast import InputError
 from asl_fast.data import convert, dataset
-from asl_fast.data.npz_file import NpzFile
 from asl_fast.training import run
 from tests.samples import blobs
 
@@ -159,8 +158,3 @@ def test_a_file_cut_short_is_named(tmp_path, length):
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(InputError, match="data.npz is damaged"):
         dataset.load(path)
-
-
-def test_only_archives_are_looked_into(tmp_path):
-    (tmp_path / "a.csv").touch()
-    assert NpzFile.find(tmp_path / "a.csv") == {}

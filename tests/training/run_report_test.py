@@ -141,7 +141,7 @@ def test_data_that_moved_are_done_without_or_told(home, folder, tmp_path):
     report.write(folder, out)
     seen = text_of(out.read_text())
     assert "Without pictures of the data" in seen
-    assert f"There is no file {tmp_path / 'gone'}" in seen
+    assert f"There is no file or folder {tmp_path / 'gone'}" in seen
     assert "Worst mistakes" not in seen
     assert "The picture that the run left" in seen
 
