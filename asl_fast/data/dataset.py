@@ -133,15 +133,15 @@ def find(path: Path) -> dict[str, DataSource]:
     Raises:
         InputError: The path doesn't exist, can't be read, or no format is found there.
     """
+    if str(path) != BUILT_IN and not path.exists():
+        raise InputError(f"There is no file or folder {path}.")
     try:
         for form in FORMATS:
             if sets := form.find(path):
                 return sets
-            if form is RenderedHands and not path.exists():
-                raise InputError(f"There is no file or folder {path}.")
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
-    known = "; ".join(form.wanted for form in FORMATS if form.wanted)
+    known = "; ".join(form.wanted for form in FORMATS)
     raise InputError(f"{path} holds no data set. Give one of these: {known}.")
 
 
@@ -226,8 +226,8 @@ def _check_kind(source: DataSource) -> None:
     """Refuses data that the command line doesn't train on."""
     if source.shape is None:
         raise InputError(
-            f"{source.name} holds image files. Convert them first: asl-fast data convert "
-            f"{source.name} --to FOLDER."
+            f"{source.name} holds image files, which training does not read. Convert them first: "
+            f"asl-fast data convert {source.name} --to FOLDER."
         )
     if source.shape != CsvTable.shape or source.classes != CsvTable.classes:
         raise InputError(

@@ -35,7 +35,7 @@ class FileTable(DataSource):
     """
 
     kind = "image files"
-    wanted = ""
+    wanted = "a CSV file with the columns filename and class"
     shape: tuple[int, int, int] | None = None
 
     def __init__(

@@ -18,7 +18,7 @@ class RenderedHands(DataSource):
     """
 
     kind = "built-in rendered hands"
-    wanted = ""
+    wanted = f"the words {kind!r}"
     name = kind
     shape = (hands.SIZE, hands.SIZE, 1)
     classes = tuple(hands.LETTERS)

@@ -70,30 +70,6 @@ def test_a_single_set_is_found_and_read_in_batches_elsewhere(tmp_path, form, mak
     assert source.stored_labels({*labels.tolist()}) == list(range(24))
 
 
-def test_both_tables_of_a_folder_are_converted_and_resumed(folder, tmp_path):
-    counted = []
-    arguments = {"workers": 1, "shard_rows": 50}
-    train, valid = convert.convert_all(
-        folder,
-        tmp_path / "records",
-        progress=lambda rows, total: counted.append(rows),
-        **arguments,
-    )
-    assert sorted(counted) == [20, 48, 50, 50]
-    assert (train.rows, valid.rows) == (120, 48)
-    loaded = dataset.load(tmp_path / "records")
-    assert loaded.name == "converted records"
-    assert loaded.train.records == train
-    (valid.folder / "index.json").unlink()
-    written = (train.folder / "index.json").stat().st_mtime_ns
-    assert convert.convert_all(folder, tmp_path / "records", **arguments) == [train, valid]
-    assert (train.folder / "index.json").stat().st_mtime_ns == written
-    with pytest.raises(InputError, match="holds converted data already"):
-        convert.convert_all(folder, tmp_path / "records", workers=1, shard_rows=60)
-    with pytest.raises(InputError, match="a training and a validation set. Convert each"):
-        convert.convert(folder, tmp_path / "single")
-
-
 def test_the_built_in_set_is_found_by_its_name():
     sets = dataset.find(Path(dataset.BUILT_IN))
     assert {name: type(one) for name, one in sets.items()} == {
@@ -106,7 +82,7 @@ def test_training_needs_two_sets_of_28x28_letters(tmp_path):
     with pytest.raises(InputError, match="some.csv holds a single set. Give a training and a"):
         dataset.load(table(tmp_path))
     (tmp_path / "files").mkdir()
-    with pytest.raises(InputError, match="holds image files. Convert them first: asl-fast data"):
+    with pytest.raises(InputError, match="holds image files, .* Convert them first: asl-fast data"):
         dataset.load(class_folders(tmp_path / "files"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no data set. Give one of these: .*sign_mnist_tr"):
