@@ -147,7 +147,7 @@ def _opened(source: str | Path | pd.DataFrame | DataSource) -> DataSource:
         return FileTable(source)
     sets = dataset.find(Path(source))
     if "" not in sets:
-        raise InputError(f"{source} holds a training and a validation set. Convert each by itself.")
+        raise InputError(f"{source} holds a training and a validation set. Use convert_all.")
     return sets[""]
 
 

@@ -27,11 +27,13 @@ from asl_fast.system.errors import InputError
 __all__ = [
     "CLASSES",
     "EXPANDED",
+    "EXPANSION",
     "SIDE",
     "CsvTable",
     "Table",
     "contiguous",
     "decompress",
+    "most_expanded",
     "opened",
     "parse",
     "parse_rows",
@@ -40,7 +42,7 @@ __all__ = [
 
 CLASSES = 24
 SIDE = 28
-EXPANDED = 1 << 29  # bytes of a table that was compressed; the real one has 83 million
+EXPANDED = 1 << 29  # bytes that any file may expand to; the real table has 83 million
 
 _NAMES = {
     "train": ("sign_mnist_train.csv",),
@@ -50,9 +52,8 @@ _ENDINGS = ("", ".gz", ".zip", ".xz")
 
 _READ_AT_ONCE = 1 << 20
 _LONGEST_ROW = 1 << 15  # bytes; rows of 785 cells have 3,000
-# Of a compressed table that is converted; the real ones expand to 4 times their size. Blank images
-# would reach 1,000.
-_EXPANSION = 100
+# Times that a larger file may expand; the real tables expand 4 times, blank images up to 1,000.
+EXPANSION = 100
 
 _PIXELS = [f"pixel{i}" for i in range(1, SIDE * SIDE + 1)]
 _LABELS = "Labels are 0 to 23, or 0 to 24 without 9 (J) as Kaggle numbers them"
@@ -126,7 +127,7 @@ class CsvTable(DataSource):
                     return
 
     def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
-        most = max(EXPANDED, _EXPANSION * self._path.stat().st_size)
+        most = most_expanded(self._path)
         total = 0
         for number in itertools.count(1):
             line = file.readline(_LONGEST_ROW)
@@ -135,7 +136,7 @@ class CsvTable(DataSource):
                 raise InputError(f"{self.name}, line {number} is longer than a table's row can be.")
             if total > most:
                 raise InputError(
-                    f"{self.name} expands to more than {_EXPANSION} times its size. Decompress it "
+                    f"{self.name} expands to more than {EXPANSION} times its size. Decompress it "
                     "first if it is a table."
                 )
             if not line:
@@ -186,6 +187,11 @@ def decompress(content: bytes, name: str) -> bytes:
                     "it by asl-fast data convert, which reads it in parts."
                 )
     return plain.getvalue()
+
+
+def most_expanded(path: Path) -> int:
+    """Returns the number of bytes that a compressed file may expand to."""
+    return max(EXPANDED, EXPANSION * path.stat().st_size)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asl_fast.data.csv_table import CLASSES, EXPANDED, SIDE
+from asl_fast.data.csv_table import CLASSES, EXPANSION, SIDE, most_expanded
 from asl_fast.data.source import DataSource, digest, file_facts
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.system import storage
@@ -15,7 +15,6 @@ from asl_fast.system.errors import InputError
 
 __all__ = ["NpzFile"]
 
-_EXPANSION = 100  # times the size of the file that an array may have; blank images reach 1,000
 _MOST_CLASSES = 1 << 16
 _VALIDATION = ("_valid", "_val", "_test")  # ends of the arrays' names, the preferred first
 
@@ -71,8 +70,12 @@ class NpzFile(DataSource):
             (path,) = archives
         if path.suffix.lower() != ".npz":
             return {}
-        names = _array_names(path)
-        end = next((end for end in _VALIDATION if f"x{end}" in names), "_test")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = set(archive.namelist())
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is damaged or no .npz file: {error}.") from None
+        end = next((end for end in _VALIDATION if f"x{end}.npy" in names), "_test")
         labels = {
             split: _labels(path, f"y{of}") for split, of in (("train", "_train"), ("valid", end))
         }
@@ -85,15 +88,15 @@ class NpzFile(DataSource):
     def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
         """Reads the images, as uint8."""
         pixels = _array(self._path, self._array)
-        if pixels.dtype != np.uint8:
-            low, high, floats = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
-            if floats and low >= 0 and high <= 1:
-                pixels = np.rint(pixels * 255)
-            elif not (low >= 0 and high <= 255) or (floats and (pixels % 1).any()):
-                raise InputError(
-                    f"{self._path}: {self._array} holds values from {low} to {high}. Give whole "
-                    "numbers from 0 to 255, or floats from 0 to 1."
-                )
+        low, high, floats = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
+        if floats and low >= 0 and high <= 1:
+            pixels = np.rint(pixels * 255)
+        # Integers up to 1 are more likely truncated from floats than nearly black images.
+        elif not (low >= 0 and 1 < high <= 255) or (floats and (pixels % 1).any()):
+            raise InputError(
+                f"{self._path}: {self._array} holds {pixels.dtype} values from {low} to {high}. "
+                "Give whole numbers from 0 to 255, or floats from 0 to 1."
+            )
         assert self.shape is not None
         images = pixels.astype(np.uint8, copy=False).reshape(-1, *self.shape)
         return storage.Entry(images, self._labels, {"sha256": digest(images, self._labels)})
@@ -119,21 +122,11 @@ def _labels(path: Path, name: str) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def _array_names(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged or no .npz file: {error}.") from None
-
-
 def _array(path: Path, name: str, *, header: bool = False) -> np.ndarray:
     """Returns an array of numbers, or for its header a view of one zero in its shape.
 
     Its header is checked before memory is allocated: a few bytes may claim or expand to terabytes.
     """
-    if name not in _array_names(path):
-        raise InputError(f"{path} has no array {name}. It needs x_train, y_train, x_test, y_test.")
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(f"{name}.npy")
@@ -146,9 +139,9 @@ def _array(path: Path, name: str, *, header: bool = False) -> np.ndarray:
             size = math.prod(shape) * dtype.itemsize
             if dtype.kind not in "iuf":
                 raise InputError(f"{path}: {name} holds {dtype} values. Give integers or floats.")
-            if size > max(EXPANDED, _EXPANSION * path.stat().st_size):
+            if size > most_expanded(path):
                 raise InputError(
-                    f"{path}: {name} would take {size >> 20:,} MiB, more than {_EXPANSION} times "
+                    f"{path}: {name} would take {size >> 20:,} MiB, more than {EXPANSION} times "
                     "the size of the file. If it is right, save it by np.savez, uncompressed."
                 )
             if size > member.file_size:
@@ -159,5 +152,9 @@ def _array(path: Path, name: str, *, header: bool = False) -> np.ndarray:
                 return np.lib.format.read_array(file, allow_pickle=False)
     except InputError:
         raise
+    except KeyError:
+        raise InputError(
+            f"{path} has no array {name}. It needs x_train, y_train, x_test, y_test."
+        ) from None
     except Exception as error:  # NumPy and zipfile raise all kinds on broken files
         raise InputError(f"{path} is damaged: {name} can't be read ({error}).") from None

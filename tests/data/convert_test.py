@@ -21,7 +21,7 @@ def read(records):
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-@pytest.mark.parametrize("ending", ["", ".gz", ".xz", ".zip"])
+@pytest.mark.parametrize("ending", ["", ".gz", ".zip"])
 def test_a_table_is_converted_in_parts(tmp_path, ending):
     images, labels = blobs(100)
     path = write_csv(tmp_path / f"train.csv{ending}", images, labels + (labels > 8))
@@ -184,5 +184,5 @@ def test_both_tables_of_a_folder_are_converted_and_resumed(folder, tmp_path):
     assert (train.folder / "index.json").stat().st_mtime_ns == written
     with pytest.raises(InputError, match="holds converted data already"):
         convert_all(folder, tmp_path / "records", workers=1, shard_rows=60)
-    with pytest.raises(InputError, match="a training and a validation set. Convert each"):
+    with pytest.raises(InputError, match="a training and a validation set. Use convert_all"):
         convert(folder, tmp_path / "single")

@@ -90,13 +90,11 @@ def test_a_second_load_comes_from_the_cache_and_a_changed_file_does_not(folder, 
     np.testing.assert_array_equal(load_csv(path)[0], blobs(120, seed=7)[0])
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "facts.json"])
-@pytest.mark.parametrize("size", [0, 50])
-def test_a_damaged_cache_is_made_anew(folder, name, size, caplog):
+def test_a_damaged_cache_is_made_anew(folder, caplog):
     path = folder / "sign_mnist_train.csv"
     load_csv(path)
     (entry,) = filter(Path.is_dir, storage.cache_folder().iterdir())
-    (entry / name).write_bytes((entry / name).read_bytes()[:size])
+    (entry / "images.npy").write_bytes((entry / "images.npy").read_bytes()[:50])
     np.testing.assert_array_equal(load_csv(path)[0], blobs(120)[0])
     assert "is damaged and is made anew" in caplog.text
     caplog.clear()
