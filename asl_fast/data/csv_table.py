@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,6 @@ __all__ = [
     "EXPANSION",
     "SIDE",
     "CsvTable",
-    "Table",
     "contiguous",
     "decompress",
     "most_expanded",
@@ -149,21 +148,6 @@ class CsvTable(DataSource):
         return [label for label in range(25) if label != (_J if spelling == "kaggle" else CLASSES)]
 
 
-class Table(NamedTuple):
-    """A parsed table.
-
-    Attributes:
-        images: uint8, (rows, 28, 28, 1).
-        labels: int32, (rows,), 0 to 23: A to Y without J.
-        spelling: How the file numbers its labels: "course" (0 to 23), "kaggle" (0 to 24 without
-            9), or "either" where all labels are below 9.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    spelling: str
-
-
 def decompress(content: bytes, name: str) -> bytes:
     """Returns the plain bytes of a file that may be gzip, zip or xz, told by its first bytes.
 
@@ -246,19 +230,22 @@ def opened(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
         ) from None
 
 
-def parse(content: bytes, name: str) -> Table:
+def parse(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, str]:
     """Parses a table with the columns label, pixel1, …, pixel784, in any order.
 
     Args:
         content: CSV text in UTF-8, with or without a byte-order mark.
         name: What messages call the table.
 
+    Returns:
+        Images, uint8 (rows, 28, 28, 1); labels, int32 (rows,), 0 to 23: A to Y without J; and how
+        the table numbers its labels, as `contiguous` returns it.
+
     Raises:
         InputError: The table is not of that form. Rows are counted from 1, after the header.
     """
     images, labels = parse_rows(content, name)
-    labels, spelling = contiguous(labels, name)
-    return Table(images, labels, spelling)
+    return images, *contiguous(labels, name)
 
 
 def parse_rows(content: bytes, name: str, first_row: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -391,8 +378,9 @@ def _refuse(
 
 
 def contiguous(labels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Returns labels 0 to 23, and how they were numbered, as in `Table`.
+    """Returns labels 0 to 23, and how they were numbered.
 
+    That is "course" (0 to 23), "kaggle" (0 to 24 without 9), or "either" where all are below 9.
     Only Kaggle's labels reach 24, and only the course's include 9, which is its K.
 
     Args:

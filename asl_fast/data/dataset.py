@@ -58,7 +58,7 @@ class Split(NamedTuple):
         source: A path, or `BUILT_IN`.
         sha256: Of the plain CSV text, so that a compressed copy counts as the same; of the arrays
             or the records otherwise.
-        spelling: How the file numbers its labels; see `csv_table.Table`.
+        spelling: How the file numbers its labels; see `csv_table.contiguous`.
         records: `Records` that are streamed, or None.
     """
 
