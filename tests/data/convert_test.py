@@ -77,6 +77,7 @@ BAD = {
     "no source": ("nowhere", {}, "There is no file or folder"),
     "no images": ("empty", {}, "holds no data set. Give one of these"),
     "a bad pixel": ("bad.csv", {}, "bad.csv, row 45, column pixel1: holds 999"),
+    "no rows": ("header.csv", {}, "header.csv has a header but no rows"),
     "both spellings": ("both.csv", {}, "holds the labels 9 and 24"),
     "no class": ("files.csv", {}, "files.csv, row 2: a cell is empty"),
     "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: .*EOF"),
@@ -101,6 +102,9 @@ def test_what_cannot_be_converted_is_named(tmp_path, source, arguments, message)
         lines = write_csv(path, images, labels).read_text().split("\n")
         lines[45] = lines[45].split(",", 2)[0] + ",999," + lines[45].split(",", 2)[2]
         path.write_text("\n".join(lines))
+    elif source == "header.csv":
+        header, *_ = write_csv(path, images, labels).read_text().splitlines(keepends=True)
+        path.write_text(header)
     elif source == "both.csv":
         write_csv(path, images, np.where(labels == 0, 24, labels))
     elif source == "files.csv":
