@@ -120,17 +120,11 @@ def convert(
         notes = _convert_all(
             folder, source, shard_rows, compression, workers or os.cpu_count() or 1, progress
         )
-        seen = {label for note in notes for label in note["labels"]}
+        labels = source.stored_labels({label for note in notes for label in note["labels"]})
         shards = [Shard(note["file"], note["rows"], note["sha256"]) for note in notes]
         assert source.shape is not None
         records.write_index(
-            folder,
-            source.shape,
-            source.stored_labels(seen),
-            source.classes,
-            compression,
-            shards,
-            settings,
+            folder, source.shape, labels, source.classes, compression, shards, settings
         )
         for shard in shards:
             _note(folder, shard.file).unlink()

@@ -7,7 +7,7 @@ the size they state is checked before memory is allocated.
 
 import io
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import keras
 import numpy as np
@@ -56,27 +56,21 @@ def load_image(
     """
     contents = tf.io.read_file(path)
     dtype = tf.float32 if color_mode == "grayscale" else tf.uint8
+    options: dict[str, Any] = {
+        "interpolation": interpolation,
+        "keep_aspect_ratio": keep_aspect_ratio,
+    }
 
     def finish(image: tf.Tensor) -> tf.Tensor:
-        image = resize(
-            image,
-            target_size,
-            interpolation=interpolation,
-            keep_aspect_ratio=keep_aspect_ratio,
-        )
-        return tf.cast(image, dtype)
+        return tf.cast(resize(image, target_size, **options), dtype)
 
     def by_pillow() -> tf.Tensor:
         def load(contents: bytes | np.ndarray) -> np.ndarray:
             # Bytes in a graph; an array that holds them when run eagerly.
             file = io.BytesIO(np.asarray(contents, object).item())
             check_size(file)
-            image = keras.utils.load_img(
-                file, color_mode, target_size, interpolation, keep_aspect_ratio
-            )
-            return keras.utils.img_to_array(
-                image, data_format="channels_last", dtype=dtype.as_numpy_dtype
-            )
+            image = keras.utils.load_img(file, color_mode, target_size, **options)
+            return keras.utils.img_to_array(image, "channels_last", dtype.as_numpy_dtype)
 
         # For what TensorFlow lacks (PPM, TIFF, CMYK, 16-bit grey) or decodes to other pixels.
         return tf.numpy_function(load, [contents], dtype, stateful=False)
