@@ -113,12 +113,12 @@ def records(folder: Path) -> tuple[Take, list[bytes]]:
                 opened = Records.open(folder, damaged)
                 if kind == b"i" or damaged == "skip":
                     continue
-                # What a dataset does, without building one for each input.
+                # What a dataset does, without making one anew for each input.
                 with damage_in_words(opened):
-                    if opened._suspicious(folder / opened.shards[0].file, opened.rows):
-                        list(opened.damage())
-                    else:
+                    if opened._has_rows(folder / opened.shards[0].file, opened.rows):
                         list(datasets[compression])
+                    else:
+                        list(opened.damage())
 
     example = contents[""][12 : 12 + int.from_bytes(contents[""][:8], "little")]
     seeds = [b"i" + indices[""], b"i" + indices["GZIP"], b"s" + contents[""]]

@@ -82,7 +82,7 @@ def test_a_table_that_expands_without_end_is_refused(tmp_path, ending, monkeypat
     monkeypatch.setattr(table, "EXPANDED", 20 * MEGABYTE)
     with pytest.raises(InputError, match=f"train.csv.{ending} expands to more than 20 MiB"):
         table.decompress(path.read_bytes(), str(path))
-    with pytest.raises(InputError, match=f"train.csv.{ending}.*(longer than|100 times its size)"):
+    with pytest.raises(InputError, match=f"train.csv.{ending}, line 1 is longer than"):
         convert(path, tmp_path / "records", workers=1)
 
 
@@ -300,7 +300,7 @@ def test_what_follows_a_compressed_shard_is_named(tmp_path):
     records = made(tmp_path / "data", "GZIP")
     path = records.folder / "a.tfrecord"
     path.write_bytes(path.read_bytes() + b"more")
-    message = "a.tfrecord: what follows its records is not compressed as they are. Convert"
+    message = "a.tfrecord: the bytes after its records are not compressed. Convert"
     with pytest.raises(InputError, match=message), damage_in_words(records):
         list(records.batches(8))
 
@@ -314,7 +314,7 @@ def test_a_compressed_shard_that_expands_without_end_is_refused(tmp_path, monkey
     with pytest.raises(tf.errors.InvalidArgumentError, match="not as the index says"):
         list(records.batches(8))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024
-    monkeypatch.setattr("asl_fast.data.records.EXPANDED", MEGABYTE)
+    monkeypatch.setattr("asl_fast.data.tfrecord.EXPANDED", MEGABYTE)
     with pytest.raises(InputError, match="a.tfrecord is damaged, and expands to more than 1 MiB"):
         Records.open(records.folder, damaged="skip")
 

@@ -36,8 +36,8 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A CSV file of pixels, a folder of class folders, or a CSV file with the columns "
-            "filename and class."
+            help="A CSV file of pixels, a folder of class folders, a CSV file with the columns "
+            "filename and class, a .npz file, or a folder with a training and a validation set."
         ),
     ],
     to: Annotated[Path, typer.Option(help="Folder for the records.")],
@@ -68,7 +68,7 @@ def convert(
         def advance(rows: int, total: int | None) -> None:
             bar.update(task, advance=rows, total=total)
 
-        records = conversion.convert(
+        written = conversion.convert_all(
             source,
             to,
             size=(height, width),
@@ -78,7 +78,9 @@ def convert(
             workers=workers,
             progress=advance,
         )
-    console.say(f"Wrote {records.rows:,} images in {len(records.shards)} shards to {to}")
+    for records in written:
+        shards = len(records.shards)
+        console.say(f"Wrote {records.rows:,} images in {shards} shards to {records.folder}")
 
 
 def serve(

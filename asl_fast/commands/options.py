@@ -13,7 +13,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         help="Folder with sign_mnist_train.csv and sign_mnist_valid.csv or sign_mnist_test.csv, "
-        "compressed or not, or with converted data in train/ and valid/.",
+        "compressed or not, or with converted data in train/ and valid/; or a .npz file with "
+        "x_train, y_train, x_test and y_test.",
         show_default="$ASL_FAST_DATA, or else the built-in rendered hands",
     ),
 ]

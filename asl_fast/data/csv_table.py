@@ -1,29 +1,38 @@
-"""Sign Language MNIST tables: CSV text to arrays, each mistake named by row and column."""
+"""Sign Language MNIST tables: CSV text to arrays, with each mistake named by row and column."""
 
+import collections
 import contextlib
 import gzip
+import hashlib
 import io
+import itertools
 import lzma
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import pandas as pd
 
+from asl_fast.data.source import DataSource, Read, file_facts
+from asl_fast.data.synthetic_hands import LETTERS
+from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 
 __all__ = [
     "CLASSES",
     "EXPANDED",
+    "EXPANSION",
     "SIDE",
-    "Table",
+    "CsvTable",
     "contiguous",
     "decompress",
+    "most_expanded",
     "opened",
     "parse",
     "parse_rows",
@@ -32,26 +41,111 @@ __all__ = [
 
 CLASSES = 24
 SIDE = 28
-EXPANDED = 1 << 29  # bytes of a table that was compressed; the real one has 83 million
+EXPANDED = 1 << 29  # bytes that any file may expand to; the real table has 83 million
+
+_NAMES = {
+    "train": ("sign_mnist_train.csv",),
+    "valid": ("sign_mnist_valid.csv", "sign_mnist_test.csv"),
+}
+_ENDINGS = ("", ".gz", ".zip", ".xz")
+
 _READ_AT_ONCE = 1 << 20
+_LONGEST_ROW = 1 << 15  # bytes; rows of 785 cells have 3,000
+# Times that a larger file may expand; the real tables expand 4 times, blank images up to 1,000.
+EXPANSION = 100
 
 _PIXELS = [f"pixel{i}" for i in range(1, SIDE * SIDE + 1)]
-_J = 9  # the letter that needs a movement and that Kaggle's labels leave out
+_LABELS = "Labels are 0 to 23, or 0 to 24 without 9 (J) as Kaggle numbers them"
+_J = 9  # the letter that is signed by a movement and that Kaggle's labels leave out
 
 
-class Table(NamedTuple):
-    """A parsed table.
+class CsvTable(DataSource):
+    """A Sign Language MNIST table: plain, .gz, .zip or .xz, told by its first bytes.
 
-    Attributes:
-        images: uint8, (rows, 28, 28, 1).
-        labels: int32, (rows,), 0 to 23: A to Y without J.
-        spelling: How the file counts its labels: "course" (0 to 23), "kaggle" (0 to 24 without 9),
-            or "either" where it holds labels below 9 only.
+    Args:
+        path: A file with the columns label and pixel1 to pixel784.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    spelling: str
+    kind = "CSV files"
+    wanted = "sign_mnist_train.csv and sign_mnist_valid.csv"
+    shape = (SIDE, SIDE, 1)
+    classes = tuple(LETTERS)
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.name, self.fingerprint = path, str(path), file_facts(path)
+
+    @classmethod
+    def find(cls, path: Path) -> dict[str, DataSource]:
+        """Returns any file as a single set, or the two tables of the course in a folder."""
+        if path.is_file():
+            return {"": cls(path)}
+        tables = {
+            split: [path / f"{name}{ending}" for name in names for ending in _ENDINGS]
+            for split, names in _NAMES.items()
+        }
+        there = {
+            split: [file for file in files if file.is_file()] for split, files in tables.items()
+        }
+        if any(there.values()):
+            for split, files in there.items():
+                if not files:
+                    raise InputError(
+                        f"The folder {path} holds no {' or '.join(_NAMES[split])}, plain or as "
+                        ".gz, .zip or .xz."
+                    )
+            return {split: cls(files[0]) for split, files in there.items()}
+        return {}
+
+    def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
+        """Parses the table, or maps the arrays of an earlier parse of the same content."""
+        try:
+            with self._path.open("rb") as file:
+                key = f"csv-1-{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except IsADirectoryError:
+            raise InputError(f"{self._path} is a folder, not a CSV file.") from None
+        except OSError as error:
+            raise InputError(f"{self._path} can't be read: {error.strerror}.") from None
+        entry = storage.load_entry(key)
+        if entry is None:
+            plain = decompress(self._path.read_bytes(), self.name)
+            images, labels, spelling = parse(plain, self.name)
+            facts = {"sha256": hashlib.sha256(plain).hexdigest(), "spelling": spelling}
+            entry = storage.save_entry(key, images, labels, facts)
+        return entry
+
+    def batches(self, rows: int) -> Iterator[Read]:
+        """Yields parts of the table, of which no more than one is in memory at a time."""
+        with self._path.open("rb") as stored, opened(stored, self.name) as file:
+            lines = self._lines(file)
+            header = next(lines, b"")
+            for first_row in itertools.count(1, rows):
+                part = b"".join(itertools.islice(lines, rows))
+                if part.strip() or first_row == 1:
+                    yield partial(parse_rows, header + part, self.name, first_row)
+                if not part:
+                    return
+
+    def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
+        most = most_expanded(self._path)
+        total = 0
+        for number in itertools.count(1):
+            line = file.readline(_LONGEST_ROW)
+            total += len(line)
+            if len(line) == _LONGEST_ROW:
+                raise InputError(f"{self.name}, line {number} is longer than a table's row can be.")
+            if total > most:
+                raise InputError(
+                    f"{self.name} expands to more than {EXPANSION} times its size. Decompress it "
+                    "first if it is a table."
+                )
+            if not line:
+                return
+            yield line
+
+    def stored_labels(self, seen: set[int]) -> list[int]:
+        """Returns the label of each letter, 0 to 23 or as Kaggle numbers them."""
+        _, spelling = contiguous(np.array(sorted(seen)), self.name)
+        return [label for label in range(25) if label != (_J if spelling == "kaggle" else CLASSES)]
 
 
 def decompress(content: bytes, name: str) -> bytes:
@@ -59,11 +153,11 @@ def decompress(content: bytes, name: str) -> bytes:
 
     Args:
         content: The file's bytes.
-        name: What messages call it.
+        name: What messages call the file.
 
     Raises:
         InputError: The file is damaged, a zip that holds more than one table, or expands to more
-            than `EXPANDED` bytes, of which no more are kept.
+            than `EXPANDED` bytes, which are never all in memory.
     """
     plain = io.BytesIO()
     with opened(io.BytesIO(content), name) as file:
@@ -73,10 +167,15 @@ def decompress(content: bytes, name: str) -> bytes:
             plain.write(part)
             if plain.tell() > EXPANDED:
                 raise InputError(
-                    f"{name} expands to more than {EXPANDED >> 20} MiB. Is it a table? Convert one "
-                    "so large by asl-fast data convert, which reads it in parts."
+                    f"{name} expands to more than {EXPANDED >> 20} MiB. If it is a table, convert "
+                    "it by asl-fast data convert, which reads it in parts."
                 )
     return plain.getvalue()
+
+
+def most_expanded(path: Path) -> int:
+    """Returns the number of bytes that a compressed file may expand to."""
+    return max(EXPANDED, EXPANSION * path.stat().st_size)
 
 
 @contextlib.contextmanager
@@ -84,11 +183,11 @@ def opened(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     """Yields the plain bytes of a file as `decompress` does, to be read in parts.
 
     Args:
-        file: Can seek.
-        name: What messages call it.
+        file: Seekable.
+        name: What messages call the file.
 
     Raises:
-        InputError: As for `decompress`, also while the block reads; but for the size.
+        InputError: As for `decompress`, except for the size; also while the block reads.
     """
     begin = file.read(6)
     file.seek(0)
@@ -100,12 +199,21 @@ def opened(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
                 yield stack.enter_context(lzma.LZMAFile(file))
             elif begin.startswith(b"PK\x03\x04"):
                 archive = stack.enter_context(zipfile.ZipFile(file))
-                yield stack.enter_context(archive.open(_only_table(archive, name)))
+                tables = [
+                    member
+                    for member in archive.namelist()
+                    if member.endswith(".csv") and not member.startswith("__MACOSX/")
+                ]
+                if len(tables) != 1:
+                    raise InputError(f"{name} must hold one .csv file, not {len(tables)}.")
+                # Buffered, as the lines of a zip's member are slow to read.
+                member = io.BufferedReader(archive.open(tables[0]))  # type: ignore[type-var]
+                yield stack.enter_context(member)
             else:
                 yield file
     except InputError:
         raise
-    # The last two: a zip with a password, or packed in a way that Python does not know.
+    # The last two: a zip with a password, or compressed by a method that Python lacks.
     except (
         EOFError,
         OSError,
@@ -117,49 +225,39 @@ def opened(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
         NotImplementedError,
     ) as error:
         raise InputError(
-            f"{name} is cut short or damaged: it can't be read to its end ({error}). Fetch it "
+            f"{name} is cut short or damaged: it can't be read to its end ({error}). Download it "
             "again."
         ) from None
 
 
-def _only_table(archive: zipfile.ZipFile, name: str) -> str:
-    """Returns the name of the one table in an archive.
-
-    Raises:
-        InputError: It holds none, or several.
-    """
-    members = [member for member in archive.namelist() if member.endswith(".csv")]
-    tables = [member for member in members if not member.startswith("__MACOSX/")]
-    if len(tables) != 1:
-        raise InputError(f"{name} must hold one .csv file, not {len(tables)}.")
-    return tables[0]
-
-
-def parse(content: bytes, name: str) -> Table:
+def parse(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray, str]:
     """Parses a table with the columns label, pixel1, …, pixel784, in any order.
 
     Args:
         content: CSV text in UTF-8, with or without a byte-order mark.
-        name: What messages call it.
+        name: What messages call the table.
+
+    Returns:
+        Images, uint8 (rows, 28, 28, 1); labels, int32 (rows,), 0 to 23: A to Y without J; and how
+        the table numbers its labels, as `contiguous` returns it.
 
     Raises:
         InputError: The table is not of that form. Rows are counted from 1, after the header.
     """
     images, labels = parse_rows(content, name)
-    labels, spelling = contiguous(labels, name)
-    return Table(images, labels, spelling)
+    return images, *contiguous(labels, name)
 
 
 def parse_rows(content: bytes, name: str, first_row: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Parses a part of a table, whose labels may be of either spelling.
+    """Parses a part of a table, whose labels may be numbered either way.
 
     Args:
         content: CSV text with the table's header.
-        name: What messages call it.
-        first_row: Int, the number of the part's first row.
+        name: What messages call the table.
+        first_row: The number of the part's first row.
 
     Returns:
-        Images, uint8 (rows, 28, 28, 1), and labels as they stand, int32 (rows,), 0 to 24.
+        Images, uint8 (rows, 28, 28, 1), and labels as stored, int32 (rows,), 0 to 24.
 
     Raises:
         InputError: As for `parse`.
@@ -168,18 +266,22 @@ def parse_rows(content: bytes, name: str, first_row: int = 1) -> tuple[np.ndarra
     if not len(frame):
         raise InputError(f"{name} has a header but no rows.")
     frame.index += first_row
-    cells = _whole_numbers(frame, name)
-    labels, pixels = cells[:, 0], cells[:, 1:]
-    outside = (labels < 0) | (labels > CLASSES)
-    if outside.any():
-        _refuse_label(labels, int(outside.argmax()), name, first_row)
-    _refuse_scaled(pixels, name)
+    cells = _numbers(frame, name)
+    labels, pixels = cells[:, :1], cells[:, 1:]
+    if pixels.min() >= 0 and pixels.max() <= 1:
+        raise InputError(
+            f"{name}: no pixel is above 1, so they look already scaled to [0, 1]. Give pixels from "
+            "0 to 255; training scales them."
+        )
+    if cells.dtype != np.int64:
+        _refuse(cells % 1 != 0, frame, name, "Labels and pixels are whole numbers")
+    _refuse((labels < 0) | (labels > CLASSES), frame, name, _LABELS)
     _refuse((pixels < 0) | (pixels > 255), frame, name, "Pixels are 0 to 255", first_column=1)
-    return pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 1), labels.astype(np.int32)
+    return pixels.astype(np.uint8).reshape(-1, SIDE, SIDE, 1), labels[:, 0].astype(np.int32)
 
 
 def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes a table that `parse` reads, labels as the course counts them.
+    """Writes a table that `parse` reads, with the labels that the course uses.
 
     Args:
         path: The CSV file.
@@ -208,42 +310,45 @@ def _read(content: bytes, name: str, first_row: int) -> pd.DataFrame:
             f"{name}, row {first_row}: more cells than the header has names."
         ) from None
     except pd.errors.ParserError as error:
-        found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if not found:
+        match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if not match:
             raise InputError(f"{name} can't be read as CSV: {error}.") from None
-        expected, line, saw = map(int, found.groups())
+        expected, line, cells = map(int, match.groups())
         raise InputError(
-            f"{name}, row {line - 2 + first_row}: {saw} cells where the header has {expected} "
+            f"{name}, row {line - 2 + first_row}: {cells} cells where the header has {expected} "
             "names."
         ) from None
 
 
 def _ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     columns = [str(column).strip() for column in frame.columns]
-    frame.columns = pd.Index(columns)
-    if "label" not in columns:
+    there = collections.Counter(columns)
+    if "label" not in there:
         raise InputError(
             f"{name} has no `label` column. Its header begins: {', '.join(columns[:4])}."
         )
-    wanted = ["label", *_PIXELS]
-    missing = [column for column in wanted if column not in set(columns)]
-    extra = [column for column in columns if column not in set(wanted)]
-    if missing or extra:
-        count = sum(column.startswith("pixel") for column in columns)
-        problems = [
-            f"{', '.join(some[:3])}{', …' if len(some) > 3 else ''} {what}"
-            for some, what in ((missing, "missing"), (extra, "not expected"))
-            if some
-        ]
+    wanted = dict.fromkeys(["label", *_PIXELS])
+    problems = [
+        f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''} {problem}"
+        for names, problem in (
+            ([column for column in wanted if column not in there], "missing"),
+            ([column for column in there if column not in wanted], "not expected"),
+            ([column for column in there if there[column] > 1], "more than once"),
+        )
+        if names
+    ]
+    if problems:
+        count = sum(column.startswith("pixel") for column in there)
         raise InputError(
             f"{name} must have the columns label and pixel1 to pixel{len(_PIXELS)}; "
             f"it has {count} pixel columns: {'; '.join(problems)}."
         )
-    return frame[wanted]
+    frame.columns = pd.Index(columns)
+    return frame[list(wanted)]
 
 
-def _whole_numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
-    """Returns the cells as int64, or as float64 where some are fractions."""
+def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Returns the cells as int64, or as float64 if a column is not of integers."""
     if all(pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes):
         return frame.to_numpy(np.int64)
     texts = frame.select_dtypes(exclude=["number"]).columns
@@ -252,18 +357,7 @@ def _whole_numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     numbers[texts] = frame[texts].astype(str).apply(pd.to_numeric, errors="coerce")
     cells = numbers.to_numpy(np.float64, na_value=np.nan)
     _refuse(~np.isfinite(cells), frame, name, "Every cell must hold a number")
-    if (cells[:, 1:] % 1 != 0).any():
-        _refuse_scaled(cells[:, 1:], name)
-    _refuse(cells % 1 != 0, frame, name, "Labels and pixels are whole numbers")
     return cells
-
-
-def _refuse_scaled(pixels: np.ndarray, name: str) -> None:
-    if pixels.min() >= 0 and pixels.max() <= 1:
-        raise InputError(
-            f"{name}: no pixel is above 1, so they look already scaled to [0, 1]. "
-            "Give the pixels as they were, 0 to 255; scaling is done in training."
-        )
 
 
 def _refuse(
@@ -284,20 +378,21 @@ def _refuse(
 
 
 def contiguous(labels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
-    """Returns labels 0 to 23 and the spelling found, as `Table` holds it.
+    """Returns labels 0 to 23, and how they were numbered.
 
-    Only Kaggle's labels reach 24 and only the course's hold a 9, which is K there.
+    That is "course" (0 to 23), "kaggle" (0 to 24 without 9), or "either" where all are below 9.
+    Only Kaggle's labels reach 24, and only the course's include 9, which is its K.
 
     Args:
         labels: Integers, 0 to 24.
         name: What messages call the table.
 
     Raises:
-        InputError: They may be of either spelling, or are of both.
+        InputError: The labels may be numbered either way, or are numbered both ways.
     """
     nine, twenty_four = (labels == _J).any(), (labels == CLASSES).any()
     if nine and twenty_four:
-        _refuse_label(labels, int((labels == _J).argmax()), name)
+        raise InputError(f"{name} holds the labels 9 and 24. {_LABELS}.")
     if twenty_four:
         return labels - (labels > _J), "kaggle"
     if nine:
@@ -307,11 +402,4 @@ def contiguous(labels: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     raise InputError(
         f"{name}: its labels hold neither 9 nor 24, so they may be the course's (0 to 23) or "
         "Kaggle's (0 to 24 without 9). Add a row of either letter, K or Y."
-    )
-
-
-def _refuse_label(labels: np.ndarray, row: int, name: str, first_row: int = 1) -> None:
-    raise InputError(
-        f"{name}, row {row + first_row}, column label: holds {labels[row]:.0f}. Labels are 0 to "
-        "23, or 0 to 24 without 9 (J) as Kaggle counts them."
     )

@@ -1,6 +1,5 @@
-"""Data sets: found by folder, by file or built in; parsed once and cached."""
+"""Data sets: a training and a validation set, from files or built in."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,24 +7,41 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asl_fast.data import synthetic_hands as hands
-from asl_fast.system import quiet, storage
+from asl_fast.data.class_folders import ClassFolders
+from asl_fast.data.csv_table import CsvTable
+from asl_fast.data.file_table import FileTable
+from asl_fast.data.npz_file import NpzFile
+from asl_fast.data.record_folder import RecordFolder
+from asl_fast.data.rendered_hands import RenderedHands
+from asl_fast.data.source import DataSource
 from asl_fast.system.errors import InputError
 
 __all__ = [
     "BUILT_IN",
+    "FORMATS",
     "KNOWN_SHA256",
     "Dataset",
     "Split",
     "built_in",
+    "find",
     "load",
     "load_csv",
     "write_csv",
 ]
 
-BUILT_IN = "built-in rendered hands"
+# In the order in which they are asked for a path; `CsvTable` takes any file.
+FORMATS: tuple[type[DataSource], ...] = (
+    RenderedHands,
+    RecordFolder,
+    NpzFile,
+    FileTable,
+    CsvTable,
+    ClassFolders,
+)
 
-# Of the plain CSV files; the course and Kaggle hold the same rows with labels counted differently.
+BUILT_IN = RenderedHands.kind
+
+# Of the plain CSV files. The course's and Kaggle's hold the same rows with other labels.
 KNOWN_SHA256 = {
     "335e75454c3a93cf0cc493cef3144f18ef640a9e16e11dba1153c06c0e7de1d9": "sign_mnist_train.csv",
     "0d1d67f8d6208ad951619e41c2ea92aa50e24337b8dfc0fb366b787a34eafc3a": "sign_mnist_valid.csv",
@@ -33,24 +49,18 @@ KNOWN_SHA256 = {
     "178c0dd21c4b0e86d58df12f14ea1e9efa795ad19d146802b3b28094a16d56ae": "sign_mnist_test.csv",
 }
 
-_TRAIN_NAMES = ["sign_mnist_train.csv"]
-_VALID_NAMES = ["sign_mnist_valid.csv", "sign_mnist_test.csv"]
-_INDEX = "index.json"
-_ENDINGS = ["", ".gz", ".zip", ".xz"]
-_PARSER_VERSION = 1  # part of the cache key: raise it when `table.parse` comes to other arrays
-
 
 class Split(NamedTuple):
-    """The train or the valid half of a data set.
+    """The training or the validation set of a data set.
 
     Attributes:
-        images: uint8, (rows, 28, 28, 1); none where the data are records.
-        labels: int32, (rows,), 0 to 23; none where the data are records.
-        source: Where they are from: a path, or `BUILT_IN`.
+        images: uint8, (rows, 28, 28, 1); empty for records.
+        labels: int32, (rows,), 0 to 23; empty for records.
+        source: A path, or `BUILT_IN`.
         sha256: Of the plain CSV text, so that a compressed copy counts as the same; of the arrays
-            for the built-in set.
-        spelling: How the file counts its labels; see `table.Table`.
-        records: `Records`, which are streamed, or None.
+            or the records otherwise.
+        spelling: How the file numbers its labels; see `csv_table.contiguous`.
+        records: `Records` that are streamed, or None.
     """
 
     images: np.ndarray
@@ -62,18 +72,18 @@ class Split(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Int, images."""
+        """The number of images."""
         return len(self.labels) if self.records is None else self.records.rows
 
     def some(self, count: int) -> np.ndarray:
-        """Returns up to `count` images, uint8: from all over, or the first ones of records."""
+        """Returns up to `count` images, uint8: evenly spaced, or the first ones of records."""
         if self.records is not None:
             return next(self.records.batches(count).as_numpy_iterator())[0]
         places = np.linspace(0, len(self.images) - 1, min(count, len(self.images)), dtype=int)
         return self.images[places]
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `metrics.json` says of it."""
+        """Returns the entry in `metrics.json`."""
         return {
             "source": self.source,
             "rows": self.rows,
@@ -83,14 +93,14 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A train set and the valid set that belongs to it."""
+    """A training set and its validation set."""
 
     name: str
     train: Split
     valid: Split
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `metrics.json` says of it."""
+        """Returns the entry in `metrics.json`."""
         return {
             "name": self.name,
             "train": self.train.describe(),
@@ -101,7 +111,7 @@ class Dataset(NamedTuple):
 def load_csv(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Loads a Sign Language MNIST table: plain, .gz, .zip or .xz.
 
-    The first load parses the file and caches the arrays by the file's content; later ones map
+    The first load parses the file and caches the arrays by the file's content; later loads map
     them into memory.
 
     Args:
@@ -112,10 +122,28 @@ def load_csv(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         Images, uint8 (n, 28, 28, 1), and labels, int32 (n,), 0 to 23: A to Y without J.
 
     Raises:
-        InputError: The file can't be read; names the file and, where there is one, row and column.
+        InputError: The file can't be read; names the file and, if possible, row and column.
     """
-    split = _load_file(Path(path))
-    return split.images, split.labels
+    images, labels, _ = CsvTable(Path(path)).read()
+    return images, labels
+
+
+def find(path: Path) -> dict[str, DataSource]:
+    """Returns the sets at a path, from the first format that is found there; see `DataSource.find`.
+
+    Raises:
+        InputError: The path doesn't exist, can't be read, or no format is found there.
+    """
+    if str(path) != BUILT_IN and not path.exists():
+        raise InputError(f"There is no file or folder {path}.")
+    try:
+        for form in FORMATS:
+            if sets := form.find(path):
+                return sets
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+    known = "; ".join(form.wanted for form in FORMATS)
+    raise InputError(f"{path} holds no data set. Give one of these: {known}.")
 
 
 def load(
@@ -127,39 +155,46 @@ def load(
     damaged: str = "stop",
     service: str = "",
 ) -> Dataset:
-    """Loads a data set.
+    """Loads a data set for training: images of 28x28x1 of the 24 letters.
 
     Args:
-        folder: Holds `sign_mnist_train.csv` and `sign_mnist_valid.csv` or `sign_mnist_test.csv`,
-            compressed or not; or two folders of records, `train` and `valid`. By default the
-            folder that `ASL_FAST_DATA` names; only where that is not set, the built-in set.
-        train: A single file, or folder of records, in the folder's stead; goes with `valid`.
-        valid: The same; goes with `train`.
-        progress: Called with the number of images rendered since its last call, where the
-            built-in set is not yet in the cache.
-        damaged: "stop" or "skip": what to do about damaged records; see `Records.open`.
-        service: Address of a tf.data service that is to read the train records, or "".
+        folder: A folder or file that holds a training and a validation set in one of `FORMATS`.
+            By default the one that the environment variable `ASL_FAST_DATA` names; only if that is
+            not set, the built-in set.
+        train: The training set alone, in place of `folder`; goes with `valid`.
+        valid: The validation set alone; goes with `train`.
+        progress: Called with the number of images rendered since its last call, if the built-in
+            set is not yet cached.
+        damaged: "stop" or "skip", for records; see `Records.open`.
+        service: Address of a tf.data service that reads the training records, or "".
 
     Raises:
-        InputError: Something named is missing or can't be read.
+        InputError: A path is missing, can't be read, or holds other images or classes.
     """
-    if service:
-        found = load(folder, train=train, valid=valid, damaged=damaged)
-        return found._replace(train=_served(found.train, service))
     if train or valid:
         if folder is not None:
             raise InputError("Give a data folder or single train and valid files, not both.")
         if not (train and valid):
             raise InputError("A train and a valid file belong together: give both.")
-        return _load_files(Path(train), Path(valid), damaged)
-    if folder is None:
-        folder = os.environ.get("ASL_FAST_DATA") or None
-    if folder is None:
-        return built_in(progress=progress)
-    folder = Path(folder)
-    if (folder / "train" / _INDEX).exists():
-        return _load_files(folder / "train", folder / "valid", damaged)
-    return _load_files(_find(folder, _TRAIN_NAMES), _find(folder, _VALID_NAMES), damaged)
+        sets = {}
+        for split, path in (("train", train), ("valid", valid)):
+            there = find(Path(path))
+            sets[split] = there.get(split) or there[""]
+    else:
+        path = Path(folder or os.environ.get("ASL_FAST_DATA") or BUILT_IN)
+        sets = find(path)
+        if "" in sets:
+            _check_kind(sets[""])
+            raise InputError(
+                f"{path} holds a single set. Give a training and a validation set (--train, "
+                "--valid)."
+            )
+    splits = [
+        _load(sets["train"], progress, damaged, service),
+        _load(sets["valid"], progress, damaged, ""),
+    ]
+    known = all(split.sha256 in KNOWN_SHA256 for split in splits)
+    return Dataset("Sign Language MNIST" if known else sets["train"].kind, *splits)
 
 
 def built_in(*, progress: Callable[[int], object] | None = None) -> Dataset:
@@ -168,7 +203,7 @@ def built_in(*, progress: Callable[[int], object] | None = None) -> Dataset:
     Args:
         progress: As for `load`.
     """
-    return Dataset(BUILT_IN, *(_render(split, progress) for split in ("train", "valid")))
+    return load(BUILT_IN, progress=progress)
 
 
 def write_csv(dataset: Dataset, folder: Path) -> list[Path]:
@@ -185,6 +220,7 @@ def write_csv(dataset: Dataset, folder: Path) -> list[Path]:
         InputError: The folder can't be written to.
     """
     from asl_fast.data import csv_table as table
+    from asl_fast.system import storage
 
     storage.make_folder(folder)
     paths = []
@@ -196,81 +232,33 @@ def write_csv(dataset: Dataset, folder: Path) -> list[Path]:
     return paths
 
 
-def _load_files(train: Path, valid: Path, damaged: str) -> Dataset:
-    splits = [
-        _open_records(path, damaged) if (path / _INDEX).exists() else _load_file(path)
-        for path in (train, valid)
-    ]
-    known = all(split.sha256 in KNOWN_SHA256 for split in splits)
-    return Dataset("Sign Language MNIST" if known else "CSV files", *splits)
-
-
-def _find(folder: Path, names: list[str]) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}. Give one that holds {' or '.join(names)}.")
-    candidates = [folder / (name + ending) for name in names for ending in _ENDINGS]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise InputError(
-        f"The folder {folder} holds no {' or '.join(names)}, plain or as .gz, .zip or .xz."
-    )
-
-
-def _load_file(path: Path) -> Split:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"There is no file {path}.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, neither a CSV file nor one of records.") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from None
-    key = f"csv-{_PARSER_VERSION}-{digest}"
-    entry = storage.load_entry(key)
-    if entry is None:
-        from asl_fast.data import csv_table as table
-
-        plain = table.decompress(path.read_bytes(), str(path))
-        images, labels, spelling = table.parse(plain, str(path))
-        facts = {"sha256": hashlib.sha256(plain).hexdigest(), "spelling": spelling}
-        entry = storage.save_entry(key, images, labels, facts)
-    return Split(
-        entry.images, entry.labels, str(path), entry.facts["sha256"], entry.facts["spelling"]
-    )
-
-
-def _open_records(folder: Path, damaged: str) -> Split:
-    quiet.import_tensorflow()
-    from asl_fast.data.records import Records
-
-    records = Records.open(folder, damaged)
-    if records.shape != (28, 28, 1) or list(records.classes) != list(hands.LETTERS):
+def _load(
+    source: DataSource, progress: Callable[[int], object] | None, damaged: str, service: str
+) -> Split:
+    _check_kind(source)
+    records = source.stream(damaged, service)
+    if records is not None:
+        none = np.zeros((0, *records.shape), np.uint8), np.zeros(0, np.int32)
+        return Split(*none, source.name, records.sha256, "course", records)
+    if service:
         raise InputError(
-            f"{folder} holds images of {records.shape} in {len(records.classes)} classes; needed "
-            "are (28, 28, 1) and the 24 letters. Train others with asl_fast.fit and "
-            "asl_fast.build_cnn."
+            f"A tf.data service reads only converted data. Convert {source.name} (asl-fast data "
+            "convert), or train without the service."
         )
-    none = np.zeros((0, *records.shape), np.uint8), np.zeros(0, np.int32)
-    return Split(*none, str(folder), records.sha256, "course", records)
+    images, labels, facts = source.read(progress)
+    return Split(images, labels, source.name, facts["sha256"], facts.get("spelling", "course"))
 
 
-def _served(split: Split, service: str) -> Split:
-    if split.records is None:
+def _check_kind(source: DataSource) -> None:
+    """Refuses data that the command line doesn't train on."""
+    if source.shape is None:
         raise InputError(
-            f"A tf.data service reads converted data, and {split.source} is none. Convert it "
-            "(asl-fast data convert), or leave the service out."
+            f"{source.name} holds image files, which training does not read. Convert them first: "
+            f"asl-fast data convert {source.name} --to FOLDER."
         )
-    return split._replace(records=split.records.from_service(service))
-
-
-def _render(split: str, progress: Callable[[int], object] | None) -> Split:
-    rows = {"train": hands.TRAIN_ROWS, "valid": hands.VALID_ROWS}[split]
-    key = f"hands-{hands.VERSION}-{split}-{rows}"
-    entry = storage.load_entry(key)
-    if entry is None:
-        images, labels = hands.render(rows, split=split, progress=progress)
-        digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-        entry = storage.save_entry(key, images, labels, {"sha256": digest})
-    return Split(entry.images, entry.labels, BUILT_IN, entry.facts["sha256"], "course")
+    if source.shape != CsvTable.shape or source.classes != CsvTable.classes:
+        raise InputError(
+            f"{source.name} holds images of {source.shape} in {len(source.classes)} classes; "
+            f"needed are {CsvTable.shape} and the 24 letters. Train on others with asl_fast.fit "
+            "and asl_fast.build_cnn."
+        )

@@ -1,4 +1,4 @@
-"""Fetching the real data set from Kaggle."""
+"""Downloads the real data set from Kaggle."""
 
 import hashlib
 import shutil
@@ -18,13 +18,13 @@ def fetch(folder: Path) -> list[Path]:
     """Downloads the two CSV files by `kagglehub` and checks them.
 
     Args:
-        folder: Where to put them; made if need be.
+        folder: For the files; made if missing.
 
     Returns:
         The paths of the two files.
 
     Raises:
-        InputError: kagglehub is not installed, the download failed, or a file is not the known one.
+        InputError: kagglehub is missing, the download failed, or a file has another checksum.
     """
     try:
         import kagglehub
@@ -39,7 +39,7 @@ def fetch(folder: Path) -> list[Path]:
 def _fetch_file(kagglehub: object, name: str, target: Path) -> Path:
     try:
         fetched = Path(kagglehub.dataset_download(_HANDLE, path=name))  # type: ignore[attr-defined]
-    except Exception as error:  # whatever kagglehub and the network below it raise
+    except Exception as error:  # kagglehub and the network below it raise all kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"Kaggle's {_HANDLE}/{name} can't be downloaded: {reason}") from None
     with fetched.open("rb") as file:

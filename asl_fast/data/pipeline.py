@@ -1,4 +1,4 @@
-"""The input pipeline: shuffled batches, prefetched, each element knowing what it is."""
+"""The input pipeline: shuffled, prefetched batches that carry their samples' numbers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,12 +20,12 @@ __all__ = [
     "without_none",
 ]
 
-# In bytes; TensorFlow refuses to share memory that begins elsewhere.
+# In bytes; TensorFlow shares only memory that is aligned so.
 _ALIGNMENT = 64
 
 # Of the block cipher behind `RandomIndexShuffle`. With TensorFlow's default of 4 the orders of
-# successive epochs correlate (|r| 0.33 over 27,455 rows; 0.13 with 6 rounds), from 8 on they do
-# not (0.004, as for random permutations).
+# successive epochs correlate (|r| 0.33 over 27,455 rows; 0.13 with 6 rounds); from 8 on they don't
+# (0.004, as for random permutations).
 _SHUFFLE_ROUNDS = 12
 
 
@@ -34,9 +34,10 @@ class Batch(NamedTuple):
 
     Attributes:
         data: The rows of the arrays, in the structure that they were given in.
-        samples: int64, (n,): the rows' numbers in the data set.
-        epoch: int64 scalar, from 0: the pass over the data set.
-        parameters: float32, (n, columns): what happens to each image; None: drawn from the above.
+        samples: int64, (n,), the rows' numbers in the data set.
+        epoch: int64 scalar, from 0, the pass over the data set.
+        parameters: float32, (n, columns), of each image's augmentation; None if they are still to
+            be drawn, from samples and epoch.
     """
 
     data: Any
@@ -46,13 +47,13 @@ class Batch(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Which part of a training.
+    """A part of a training.
 
     Attributes:
-        first_epoch: Int.
-        epochs: Int, the epoch to end before.
-        steps: Int, of an epoch, or None if that is not known.
-        done: Int, the first epoch's steps that are left out.
+        first_epoch: The epoch to begin with.
+        epochs: The epoch to end before.
+        steps: Steps of an epoch, or None if unknown.
+        done: Steps of the first epoch to leave out.
     """
 
     first_epoch: int
@@ -62,31 +63,30 @@ class Span(NamedTuple):
 
     @property
     def first_step(self) -> int:
-        """The step to begin with, counted over all epochs, whose steps are known."""
+        """The step to begin with, counted over all epochs; needs `steps`."""
         assert self.steps is not None
         return self.first_epoch * self.steps + self.done
 
     @property
     def last_step(self) -> int:
-        """The step to end before, counted likewise."""
+        """The step to end before, counted over all epochs; needs `steps`."""
         assert self.steps is not None
         return self.epochs * self.steps
 
 
 def each(function: Callable[[Any], Any], structure: Any) -> Any:
-    """Applies a function to every value of a structure but None."""
+    """Applies a function to every value of a structure that is not None."""
     return tf.nest.map_structure(lambda v: None if v is None else function(v), structure)
 
 
 def shared(array: np.ndarray, dtype: Any = None) -> tuple[np.ndarray, tf.Tensor]:
-    """Returns an array and a tensor on the CPU that are the same memory.
+    """Returns an array and a tensor on the CPU that share their memory.
 
-    Copies at most once: where the array has another dtype, or does not begin where TensorFlow can
-    use it in place.
+    Copies an array once if it has another dtype or is not contiguous, writable and aligned.
 
     Args:
         array: Of numbers.
-        dtype: What to convert to, or None.
+        dtype: The dtype to convert to, or None.
     """
     dtype = np.dtype(dtype or array.dtype)
     fits = array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable
@@ -101,19 +101,19 @@ def shared(array: np.ndarray, dtype: Any = None) -> tuple[np.ndarray, tf.Tensor]
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Returns the number of batches in an epoch; the last may be short."""
+    """Returns the number of batches in an epoch; the last may be smaller."""
     return -(-rows // batch_size)
 
 
 def shuffled(positions: tf.Tensor, rows: int | tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Returns which rows stand at these positions of an epoch's order.
+    """Returns the rows at these positions of an epoch's order.
 
-    A permutation computed from (seed, epoch) alone: there is no shuffle buffer to fill.
+    The order is a permutation computed from (seed, epoch) alone, without a shuffle buffer.
 
     Args:
         positions: int64, below `rows`.
-        rows: Int, at least 1.
-        seed: Int in [0, 2**32).
+        rows: At least 1.
+        seed: In [0, 2**32).
         epoch: Integer scalar.
     """
     return tf.raw_ops.RandomIndexShuffle(
@@ -125,10 +125,10 @@ def shuffled(positions: tf.Tensor, rows: int | tf.Tensor, seed: int, epoch: tf.T
 
 
 def gathered(stored: Any, batch: Batch) -> Batch:
-    """Returns a batch with its data: the rows that its samples name.
+    """Returns a batch with the rows of its samples as data.
 
     Args:
-        stored: A structure of tensors of as many rows, or None.
+        stored: A structure of tensors, or None, of the same number of rows.
         batch: Without data.
     """
     return batch._replace(data=each(lambda rows: tf.gather(rows, batch.samples), stored))
@@ -144,19 +144,19 @@ def numbered_batches(
     shuffle: bool = True,
     then: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> tf.data.Dataset:
-    """Yields the numbers of the rows of passes, one after the other, each in an order of its own.
+    """Yields the row numbers of passes, one after the other, each in an order of its own.
 
-    A step's rows are computed from (seed, step) alone, and the prefetching runs on over the ends
-    of passes.
+    A step's rows are computed from (seed, step) alone, and prefetching runs across the ends of
+    passes.
 
     Args:
-        rows: Int, at least 1, of the arrays that the numbers are of.
-        batch_size: Int, at least 1. The last batch of a pass holds what is left.
-        first_step: Int, the step to begin with, counted over all passes.
-        steps: Int, the step to end before.
-        seed: Int in [0, 2**32).
-        shuffle: Bool. False takes the rows as they stand.
-        then: What else is done to each batch.
+        rows: The number of rows, at least 1.
+        batch_size: At least 1. The last batch of a pass may be smaller.
+        first_step: The step to begin with, counted over all passes.
+        steps: The step to end before.
+        seed: In [0, 2**32).
+        shuffle: Whether to shuffle; otherwise rows come in their order.
+        then: Applied to each batch, in parallel.
 
     Returns:
         A dataset of `Batch` without data, `steps - first_step` long.
@@ -181,8 +181,8 @@ def training_batches(arrays: Any, **arguments: Any) -> tf.data.Dataset:
     """Yields batches as `numbered_batches` does, with their data.
 
     Args:
-        arrays: A structure of arrays or tensors of as many rows, or None, as (images, labels,
-            None).
+        arrays: A structure of arrays, tensors or None of the same number of rows, as (images,
+            labels, None).
         **arguments: As for `numbered_batches`.
     """
     stored = each(lambda a: a if isinstance(a, tf.Tensor) else shared(np.asarray(a))[1], arrays)
@@ -191,13 +191,13 @@ def training_batches(arrays: Any, **arguments: Any) -> tf.data.Dataset:
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a dataset whose iterators end at once, as does what is made of it.
+    """Disables autotuning, so that the iterators of a dataset shut down promptly.
 
-    TensorFlow tunes each iterator in a thread that looks around ever more rarely, at last once a
-    minute. When the iterator is deleted, the thread is woken before it can see why (`OptimizeLoop`
-    in tensorflow/core/framework/model.cc), and where it is quick it sleeps on; the training waits
-    for it. One deletion in ten did, on two busy cores. `AUTOTUNE` still stands for as many calls
-    at once as there are cores, and for as long a buffer as is needed.
+    TensorFlow tunes each iterator in a thread that wakes ever more rarely, at last once a minute.
+    When the iterator is deleted, the thread is woken before it can see why (`OptimizeLoop` in
+    tensorflow/core/framework/model.cc) and may go back to sleep, with the training waiting for it:
+    after one deletion in ten, on two busy cores. `AUTOTUNE` still means one parallel call a core
+    and a buffer of sufficient length.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -205,7 +205,7 @@ def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
-    """Returns a dataset of plain tuples without None, and what makes of one what it was."""
+    """Returns a dataset of flat tuples without None, and the function that restores an element."""
     structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
     there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
 

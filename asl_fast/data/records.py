@@ -1,7 +1,7 @@
-"""Image data sets as TFRecord shards: for more images than memory holds.
+"""Image data sets as TFRecord shards, to be streamed: for more images than memory holds.
 
-A folder of shards holds `index.json`, which says what is in them. Each record is a
-`tf.train.Example` of an `image`, its uint8 pixels row by row, and a `label`, an integer.
+A folder of shards holds `index.json`, which describes them. Each record is a `tf.train.Example` of
+an `image`, its uint8 pixels row by row, and a `label`, an integer.
 """
 
 import contextlib
@@ -12,19 +12,16 @@ import json
 import logging
 import math
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from asl_fast.data import service as services
-from asl_fast.data.csv_table import EXPANDED
+from asl_fast.data import tfrecord
 from asl_fast.data.pipeline import shuffled, steps_per_epoch, without_autotuning
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
@@ -35,23 +32,20 @@ INDEX = "index.json"
 
 _FORMAT = 1
 _COMPRESSIONS = ("", "GZIP")
-# Shards that are read at once, and records of one before the next one's.
+# Shards that are read at the same time, and records of one before the next one's turn.
 _INTERLEAVED, _BLOCK = 8, 16
-_BUFFER = 1 << 18  # bytes of a shard that are read at once
+_BUFFER = 1 << 18  # bytes of a shard that are read at a time
 _WINDOWS = 1_000_003  # more than an epoch has
-_SENT = 1 << 20  # bytes that a tf.data service sends at once
-_HEADER, _FOOTER = 12, 4  # bytes before and after a record's data
-_LENGTH = struct.Struct("<Q")
+_SENT = 1 << 20  # bytes that a tf.data service sends at a time
 _OVERHEAD = 1024  # bytes of a record besides its image, at most; it has 40
 _LARGEST = 1 << 30  # bytes of an image, at most
-_CHUNK = 1 << 20
-_NO_LABEL = -(2**63)  # which no index names
+_NO_LABEL = -(2**63)  # which no index contains
 
-# What TensorFlow's errors hold where records are not as they should be, though whole: what is said
-# here, and one of two things if its parser fails, as a NUL in the record ends the message.
-_SUSPICION = "records are not as the index says"
-_PARSER = ("ParseExample", "Could not parse example")
-_COUNT = "was expected to contain"
+# TensorFlow's errors contain one of these where records are intact but not as the index says: our
+# own text; that of its parser, either of two, as a NUL in the record ends the message; that of
+# `assert_cardinality`.
+_MISMATCH = "records are not as the index says"
+_MISMATCHES = (_MISMATCH, "ParseExample", "Could not parse example", "was expected to contain")
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +54,9 @@ class Shard(NamedTuple):
     """A file of records.
 
     Attributes:
-        file: Str, its name within the folder.
-        rows: Int, records.
-        sha256: Str, of the file.
+        file: Its name within the folder.
+        rows: The number of its records.
+        sha256: Of the file.
     """
 
     file: str
@@ -75,13 +69,13 @@ class Records:
     """A folder of shards, to be streamed.
 
     Attributes:
-        folder: Path.
+        folder: Of the shards and `index.json`.
         shape: Height, width and channels of every image.
-        labels: The integers that stand for the classes, in the classes' order.
-        classes: Str each.
+        labels: The integers that stand for the classes, in the order of the classes.
+        classes: Their names.
         compression: "" or "GZIP".
         shards: In the order of their rows.
-        first_rows: Ints, the number of each shard's first row, in a part of a folder; () in all.
+        first_rows: In a part of a folder, the number of each shard's first row; otherwise empty.
         service: "host:port" of the tf.data service that reads them for trainings; "" for none.
     """
 
@@ -100,15 +94,14 @@ class Records:
 
         Args:
             folder: As `asl-fast data convert` writes it.
-            damaged: "stop": a damaged record ends the training that meets it, with an error that
-                says where it is. "skip": all shards are looked through now; of those that are not
-                what the index says whole copies are made in the cache, of the good records alone,
-                and a warning counts the others.
+            damaged: "stop": a training that meets a damaged record ends with an error that names
+                its place. "skip": all shards are checked now; shards that don't match the index
+                are copied to the cache without their damaged records, and a warning counts those.
             service: As for `from_service`, or "".
 
         Raises:
-            InputError: No index, one that is not whole, a shard that is missing, no record that
-                is whole, or no service that answers.
+            InputError: The index is missing or damaged, a shard is missing, no record is intact,
+                or no service answers.
         """
         folder = Path(folder)
         if damaged not in ("stop", "skip"):
@@ -116,21 +109,22 @@ class Records:
         records = _parsed(folder)
         for shard in records.shards:
             if not (folder / shard.file).is_file():
-                raise InputError(f"{folder} lacks the shard {shard.file}. Convert the data anew.")
+                raise InputError(f"{folder} lacks the shard {shard.file}. Convert the data again.")
         records = records.without_damage() if damaged == "skip" else records
         return records.from_service(service) if service else records
 
     def from_service(self, address: str) -> "Records":
-        """Returns the same, to be read for trainings by a tf.data service (`asl-fast data serve`).
+        """Returns the same records, read for trainings by a tf.data service.
 
-        Each record still comes once in a pass, as long as no worker is lost meanwhile, but in an
-        order that depends on which worker is faster. So a training that was stopped goes on from
-        its last whole epoch, and no two come out the same. Each shard goes to one worker, and a
-        worker has eight at a time. Validation is read without the service.
+        Each record still comes once a pass, as long as no worker is lost, but in an order that
+        depends on which worker is faster. So a training that was stopped resumes at its last whole
+        epoch, and no two trainings are the same. Each shard goes to one worker, which reads eight
+        at a time. Validation is read without the service.
 
         Args:
-            address: "host:port". The service's workers must have the shards under the same path,
-                and don't look through them before: one made to do harm can crash a worker.
+            address: "host:port" of the dispatcher (`asl-fast data serve`). Its workers need the
+                shards under the same path, and don't check them first: a shard made to do harm can
+                crash a worker.
 
         Raises:
             InputError: No service with a worker answers within 20 s.
@@ -140,21 +134,17 @@ class Records:
 
     @property
     def rows(self) -> int:
-        """Int, of all shards."""
+        """The number of records in all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
     def sha256(self) -> str:
-        """Of what the shards hold."""
+        """Of the shape, the labels and the contents of all shards."""
         text = json.dumps([self.shape, self.labels, *(shard.sha256 for shard in self.shards)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def part(self, number: int, count: int) -> "Records":
-        """Returns one of `count` parts: every so many shards.
-
-        Args:
-            number: Int, from 0.
-            count: Int, at least 1.
+        """Returns every `count`-th shard, beginning with shard `number`.
 
         Raises:
             InputError: There are fewer shards than parts.
@@ -173,16 +163,16 @@ class Records:
         """Returns passes over the records, one after the other, prefetched.
 
         Args:
-            first: Int, the pass to begin with.
-            last: Int, the pass to end before.
-            batch_size: Int; the last batch of a pass holds what is left.
+            first: The pass to begin with.
+            last: The pass to end before.
+            batch_size: Of all batches but the last of a pass, which may be smaller.
             seed: As for `epoch`.
             window: As for `epoch`.
-            skip: Int, batches to leave out at the beginning.
+            skip: The number of batches to leave out at the beginning.
 
         Returns:
-            A dataset of (rows, images, classes, pass): the rows' numbers, int64 (n,), what `parse`
-            gives, and an int64 scalar.
+            A dataset of (rows, images, classes, pass): the rows' numbers, int64 (n,), the results
+            of `parse`, and an int64 scalar.
         """
 
         def parsed(rows: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -201,7 +191,7 @@ class Records:
                 for number in range(first, last)
             ]
             stream = services.passes(each, first, batch_size, self.service).skip(skip)
-            stream = stream.map(lambda found, number: (*found, number))
+            stream = stream.map(lambda batch, number: (*batch, number))
         else:
             stream = tf.data.Dataset.range(first, last).flat_map(one).skip(skip)
             stream = stream.map(
@@ -223,51 +213,49 @@ class Records:
 
         Args:
             epoch: Integer scalar.
-            batch_size: Int; the last batch holds what is left.
-            seed: Int in [0, 2**32), of the order.
-            window: Int, records that are shuffled at a time, after the shards were shuffled and
-                interleaved; 0 leaves all in their order.
-            guarded: Bool. Whether each shard is looked through, once, before TensorFlow reads it,
-                which crashes where a record says that it is terabytes long. It takes Python, which
-                another process does not have.
+            batch_size: Of all batches but the last, which may be smaller.
+            seed: In [0, 2**32), of the order.
+            window: The number of records that are shuffled at a time, after the shards were
+                shuffled and interleaved; 0 keeps the order of all.
+            guarded: Whether to check the lengths in each shard, once, before TensorFlow reads it,
+                which crashes on a record that claims to be terabytes long. The check is in Python,
+                so it runs in this process only.
 
         Returns:
             A dataset of (rows, records): the rows' numbers, int64 (n,), and serialized (n,).
         """
-        count = len(self.shards)
         folder = self.folder.absolute()  # another process may have another working directory
+        count = len(self.shards)
         paths = tf.constant([str(folder / shard.file) for shard in self.shards])
-        first_rows = self.first_rows or _first_rows(self.shards)
+        first_rows = tf.constant(self.first_rows or _first_rows(self.shards), tf.int64)
+        rows = tf.constant([shard.rows for shard in self.shards], tf.int64)
         order = tf.range(count, dtype=tf.int64)
         if window:
             order = shuffled(order, count, seed, epoch)
+        checked: set[bytes] = set()
 
-        rows = tf.constant([shard.rows for shard in self.shards], tf.int64)
-        looked_at: set[bytes] = set()
-
-        def look(path: bytes, rows: np.ndarray) -> bool:
-            if path not in looked_at:
-                if self._suspicious(Path(os.fsdecode(path)), int(rows)):
-                    raise ValueError(_SUSPICION)
-                looked_at.add(path)
+        def check(path: bytes, rows: np.ndarray) -> bool:
+            if path not in checked and not self._has_rows(Path(os.fsdecode(path)), int(rows)):
+                raise ValueError(_MISMATCH)
+            checked.add(path)
             return True
 
         def read(path: tf.Tensor, first_row: tf.Tensor, rows: tf.Tensor) -> tf.data.Dataset:
             if guarded:
-                good = tf.numpy_function(look, (path, rows), tf.bool)
+                good = tf.numpy_function(check, (path, rows), tf.bool)
                 with tf.control_dependencies([good]):
                     path = tf.identity(path)
             stored = tf.data.TFRecordDataset(path, self.compression, _BUFFER)
-            # One that was cut between two records, even after it was looked through, ends as any.
+            # A shard that is cut between two records after the check ends like any other.
             stored = stored.apply(tf.data.experimental.assert_cardinality(rows))
             return tf.data.Dataset.zip(tf.data.Dataset.counter(first_row), stored)
 
         files = tf.data.Dataset.from_tensor_slices(
-            tuple(tf.gather(of, order) for of in (paths, tf.constant(first_rows, tf.int64), rows))
+            tuple(tf.gather(of_shards, order) for of_shards in (paths, first_rows, rows))
         )
         if not window:
             return files.flat_map(read).batch(batch_size)
-        # Blocks come as batches, as single records would cost more than reading them.
+        # In blocks, as interleaving single records would cost more than reading them.
         blocks = files.interleave(
             lambda *shard: read(*shard).batch(_BLOCK),
             cycle_length=min(_INTERLEAVED, count),
@@ -276,15 +264,15 @@ class Records:
         )
 
         def permuted(
-            number: tf.Tensor, found: tuple[tf.Tensor, tf.Tensor]
+            number: tf.Tensor, records: tuple[tf.Tensor, tf.Tensor]
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            rows, serialized = found
-            there = tf.shape(rows, tf.int64)[0]
+            rows, serialized = records
+            size = tf.shape(rows, tf.int64)[0]
             key = tf.cast(epoch, tf.int64) * _WINDOWS + number
-            places = shuffled(tf.range(there), there, seed, key % 2**32)
+            places = shuffled(tf.range(size), size, seed, key % 2**32)
             return tf.gather(rows, places), tf.gather(serialized, places)
 
-        # While one window is being used up, the next one is read.
+        # The next window is read while one is used.
         return blocks.rebatch(window).enumerate().map(permuted).prefetch(1).rebatch(batch_size)
 
     def parse(self, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -293,7 +281,7 @@ class Records:
         Args:
             records: Serialized, (n,).
         """
-        found = tf.io.parse_example(
+        parsed = tf.io.parse_example(
             records,
             {
                 "image": tf.io.FixedLenFeature((), tf.string, ""),
@@ -301,19 +289,18 @@ class Records:
             },
         )
         size = math.prod(self.shape)
-        hits = found["label"][:, None] == tf.constant(self.labels, tf.int64)
-        fit = (tf.strings.length(found["image"]) == size) & tf.reduce_any(hits, axis=1)
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fit), [_SUSPICION])]):
-            pixels = tf.io.decode_raw(found["image"], tf.uint8)
+        hits = parsed["label"][:, None] == tf.constant(self.labels, tf.int64)
+        fit = (tf.strings.length(parsed["image"]) == size) & tf.reduce_any(hits, axis=1)
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fit), [_MISMATCH])]):
+            pixels = tf.io.decode_raw(parsed["image"], tf.uint8)
         images = tf.reshape(tf.ensure_shape(pixels, (None, size)), (-1, *self.shape))
-        classes = tf.argmax(hits, axis=1)
-        return images, tf.cast(classes, tf.int32)
+        return images, tf.cast(tf.argmax(hits, axis=1), tf.int32)
 
     def batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns all images and classes in their order, as `parse` gives them.
 
         Args:
-            batch_size: Int; the last batch holds what is left.
+            batch_size: Of all batches but the last, which may be smaller.
         """
         rows = self.epoch(tf.constant(0, tf.int64), batch_size)
         parsed = rows.map(lambda _, serialized: self.parse(serialized))
@@ -321,14 +308,13 @@ class Records:
         return without_autotuning(parsed.apply(count).prefetch(tf.data.AUTOTUNE))
 
     def damage(self) -> Iterator[str]:
-        """Reads all shards and yields what is wrong with any, and what to do, in words."""
+        """Reads all shards and yields, for each damaged one, what is wrong and what to do."""
         for shard in self.shards:
             path = self.folder / shard.file
             if not path.is_file():
                 yield f"{path} is not there any more."
-                continue
-            if what := self._read_through(shard)[1]:
-                yield f"{path}: {what}. Convert the data anew" + (
+            elif problems := self._read_through(shard)[1]:
+                yield f"{path}: {problems}. Convert the data again" + (
                     "."
                     if _sha256(path) == shard.sha256
                     else ", or leave such records out: "
@@ -336,10 +322,10 @@ class Records:
                 )
 
     def without_damage(self) -> "Records":
-        """Returns the good records: whole shards, and copies of the others in the cache.
+        """Returns the intact records; damaged shards are copied to the cache without the others.
 
         Raises:
-            InputError: There are none.
+            InputError: No record is intact.
         """
         shards = []
         lost = 0
@@ -347,15 +333,15 @@ class Records:
             path = self.folder / shard.file
             digest = _sha256(path)
             if digest != shard.sha256:
-                good, what = self._read_through(shard)
+                good, problems = self._read_through(shard)
                 lost += shard.rows - len(good)
-                _log.warning("%s: %s", path, what)
+                _log.warning("%s: %s", path, problems)
                 copy = storage.cache_folder() / "records" / f"{digest}.tfrecord"
                 storage.make_folder(copy.parent)
                 shard = _write(copy, good, self.compression)._replace(file=str(copy.resolve()))
             shards.append(shard)
         if lost == self.rows:
-            raise InputError(f"{self.folder} holds no whole record. Convert the data anew.")
+            raise InputError(f"{self.folder} holds no intact record. Convert the data again.")
         if lost:
             _log.warning(
                 "%s: %d of %d records are damaged and are left out.", self.folder, lost, self.rows
@@ -364,53 +350,33 @@ class Records:
 
     @property
     def _longest(self) -> int:
-        """Int, bytes that a record can have."""
         return math.prod(self.shape) + _OVERHEAD
 
-    def _suspicious(self, path: Path, rows: int) -> bool:
-        """Returns whether a shard has not so many records, or longer ones than it can have."""
-        rest = b""
-        count = following = 0
-        for chunk in _plain_chunks(path, self.compression):
-            rest += chunk
-            while following + _HEADER <= len(rest):
-                (length,) = _LENGTH.unpack_from(rest, following)
-                count += 1
-                following += _HEADER + length + _FOOTER
-                if length > self._longest or count > rows:
-                    return True
-            gone = min(following, len(rest))
-            rest, following = rest[gone:], following - gone
-        return bool(rest) or following > 0 or count < rows
+    def _has_rows(self, path: Path, rows: int) -> bool:
+        return tfrecord.has_records(path, self.compression, rows, self._longest)
 
     def _read_through(self, shard: Shard) -> tuple[list[bytes], str]:
-        """Returns a shard's good records, and in words where the others are, or "".
-
-        Raises:
-            InputError: It is compressed, and expands to more than `EXPANDED` bytes.
-        """
-        content = _plain_content(self.folder / shard.file, self.compression)
-        where = "uncompressed byte" if self.compression else "byte"
+        """Returns a shard's good records, and in words where the others are, or ""."""
+        path = self.folder / shard.file
+        records, whole = tfrecord.recover(path, self.compression, self._longest)
+        unit = "uncompressed byte" if self.compression else "byte"
         good: list[bytes] = []
-        wrong: list[str] = []
-        offset = 0
-        while offset < len(content):
-            record, following = _record_at(content, offset, self._longest)
+        problems: list[str] = []
+        for number, (offset, record) in enumerate(records, 1):
             if record is None:
-                wrong.append(f"record {len(good) + len(wrong) + 1} at {where} {offset} is damaged")
-            elif not self._fits(record):
-                wrong.append(
-                    f"record {len(good) + len(wrong) + 1} at {where} {offset} holds no image of "
-                    f"{self.shape} with a label of the index's"
-                )
-            else:
+                problems.append(f"record {number} at {unit} {offset} is damaged")
+            elif self._fits(record):
                 good.append(record)
-            offset = following
-        if not wrong and len(good) != shard.rows:
-            wrong = [f"{len(good)} records instead of {shard.rows}"]
-        if not wrong and not _decompresses(self.folder / shard.file, self.compression):
-            wrong = ["what follows its records is not compressed as they are"]
-        return good, "; ".join(wrong[:3])
+            else:
+                problems.append(
+                    f"record {number} at {unit} {offset} holds no image of {self.shape} with a "
+                    "label of the index"
+                )
+        if not problems and len(good) != shard.rows:
+            problems = [f"{len(good)} records instead of {shard.rows}"]
+        if not problems and not whole:
+            problems = ["the bytes after its records are not compressed"]
+        return good, "; ".join(problems[:3])
 
     def _fits(self, record: bytes) -> bool:
         try:
@@ -419,45 +385,45 @@ class Records:
                 feature["image"].bytes_list.value,
                 feature["label"].int64_list.value,
             )
-        except (DecodeError, ValueError):  # the latter where there are none, or several
+        except (DecodeError, ValueError):  # the latter for none or several
             return False
         return len(image) == math.prod(self.shape) and label in self.labels
 
 
 @contextlib.contextmanager
 def damage_in_words(*given: Any) -> Iterator[None]:
-    """Says where the damage is, if reading records fails.
+    """Names the damaged record if reading records fails within the block.
 
     Args:
-        *given: What is read: `Records`; anything else is let be.
+        *given: The `Records` that are read; other values are ignored.
 
     Raises:
-        InputError: A damaged record; names shard and place.
+        InputError: A record is damaged; names the shard and the place in it.
     """
     try:
         yield
-    # TensorFlow's parser puts a record's bytes into its message, which Python can't always read.
+    # TensorFlow's parser copies a record's bytes to its message, which may be no text.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         every = [records for records in given if isinstance(records, Records)]
-        unlike = isinstance(error, UnicodeDecodeError) or any(
-            sign in str(error) for sign in (_SUSPICION, _COUNT, *_PARSER)
+        mismatch = isinstance(error, UnicodeDecodeError) or any(
+            text in str(error) for text in _MISMATCHES
         )
-        if unlike or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+        if mismatch or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
             for records in every:
-                for what in records.damage():
-                    raise InputError(what) from error
-        if unlike and every:  # TensorFlow's parser refuses a little more than Python's
+                for problem in records.damage():
+                    raise InputError(problem) from error
+        if mismatch and every:  # TensorFlow's parser rejects a little more than Python's
             folders = " or ".join(str(records.folder) for records in every)
             raise InputError(
-                f"{folders} holds records that are no images. Convert the data anew."
+                f"{folders} holds records that are not images. Convert the data again."
             ) from error
         for records in every:
             if records.service:
                 reason = str(getattr(error, "message", error)).splitlines()[0][:200]
                 raise InputError(
-                    f"The tf.data service at {records.service} failed, or a worker of it can't "
-                    f"read {records.folder.absolute()}: {reason} A run goes on with --resume from "
-                    "its last whole epoch."
+                    f"The tf.data service at {records.service} failed, or one of its workers can't "
+                    f"read {records.folder.absolute()}: {reason} Resume the run from its last "
+                    "whole epoch with --resume."
                 ) from error
         raise
 
@@ -465,13 +431,16 @@ def damage_in_words(*given: Any) -> Iterator[None]:
 def write_shard(
     path: Path, images: np.ndarray, labels: Sequence[int] | np.ndarray, compression: str = ""
 ) -> Shard:
-    """Writes a shard, whole or not at all.
+    """Writes a shard; a failure leaves no file.
 
     Args:
         path: Of the file.
         images: uint8, (n, height, width, channels).
         labels: Integers, (n,).
         compression: "" or "GZIP".
+
+    Raises:
+        InputError: The file can't be written.
     """
 
     def serialized() -> Iterator[bytes]:
@@ -497,7 +466,7 @@ def write_index(
     shards: Sequence[Shard],
     source: Mapping[str, Any],
 ) -> None:
-    """Writes `index.json`, the last thing of a conversion.
+    """Writes `index.json`, which completes a conversion.
 
     Args:
         folder: Of the shards.
@@ -506,7 +475,7 @@ def write_index(
         classes: Their names, in the same order.
         compression: "" or "GZIP".
         shards: In the order of their rows.
-        source: What the records were made of, for people.
+        source: Describes what was converted, for people.
     """
     content = {
         "format": _FORMAT,
@@ -545,9 +514,9 @@ def _parsed(folder: Path) -> Records:
         raise
     except FileNotFoundError:
         raise InputError(f"{folder} has no {INDEX}: it holds no converted data.") from None
-    # The last two: an infinite number, and brackets within brackets without an end.
+    # The last two: an infinite number, and endlessly nested brackets.
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error!r}). Convert the data anew.") from None
+        raise InputError(f"{path} is damaged ({error!r}). Convert the data again.") from None
     if (
         min(records.shape) < 1
         or math.prod(records.shape) > _LARGEST
@@ -559,7 +528,9 @@ def _parsed(folder: Path) -> Records:
         or not shards
         or any(shard.rows < 1 or Path(shard.file).name != shard.file for shard in shards)
     ):
-        raise InputError(f"{path} is not as `asl-fast data convert` writes it. Convert anew.")
+        raise InputError(
+            f"{path} is not as `asl-fast data convert` writes it. Convert the data again."
+        )
     return records
 
 
@@ -585,79 +556,3 @@ def _first_rows(shards: Sequence[Shard]) -> tuple[int, ...]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _record_at(content: bytes, offset: int, longest: int) -> tuple[bytes | None, int]:
-    """Returns the record at an offset, or None for a damaged one, and where the next begins.
-
-    A record is its length in 8 bytes, their checksum in 4, the data and their checksum:
-    https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
-    """
-    length = _length_at(content, offset, longest)
-    if length is None:
-        following = offset + 1
-        while following < len(content) and _length_at(content, following, longest) is None:
-            following += 1
-        return None, following
-    begin, end = offset + _HEADER, offset + _HEADER + length
-    data, checksum = content[begin:end], content[end : end + _FOOTER]
-    if len(checksum) < _FOOTER or _masked(data) != int.from_bytes(checksum, "little"):
-        return None, end + _FOOTER
-    return data, end + _FOOTER
-
-
-def _length_at(content: bytes, offset: int, longest: int) -> int | None:
-    header = content[offset : offset + _HEADER]
-    if len(header) < _HEADER or _masked(header[:8]) != int.from_bytes(header[8:], "little"):
-        return None
-    length = int.from_bytes(header[:8], "little")
-    return length if length <= longest else None
-
-
-def _masked(data: bytes) -> int:
-    checksum = google_crc32c.value(data)
-    return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _decompresses(path: Path, compression: str) -> bool:
-    try:
-        for _ in _plain_chunks(path, compression, strict=True):
-            pass
-    except zlib.error:
-        return False
-    return True
-
-
-def _plain_chunks(path: Path, compression: str, *, strict: bool = False) -> Iterator[bytes]:
-    """Yields a shard's content, as far as it can be decompressed; no chunk is over `_CHUNK`."""
-    stream = zlib.decompressobj(wbits=31)
-    with path.open("rb") as file:
-        while content := file.read(_CHUNK):
-            if not compression:
-                yield content
-                continue
-            while content:
-                try:
-                    yield stream.decompress(content, _CHUNK)
-                except zlib.error:
-                    if strict:
-                        raise
-                    return
-                content = stream.unconsumed_tail
-                if stream.eof:  # another may follow
-                    content, stream = stream.unused_data, zlib.decompressobj(wbits=31)
-
-
-def _plain_content(path: Path, compression: str) -> bytes:
-    if not compression:
-        return path.read_bytes()
-    parts, size = [], 0
-    for part in _plain_chunks(path, compression):
-        parts.append(part)
-        size += len(part)
-        if size > EXPANDED:
-            raise InputError(
-                f"{path} is damaged, and expands to more than {EXPANDED >> 20} MiB, too much to "
-                "look for what is left. Convert the data anew."
-            )
-    return b"".join(parts)

@@ -1,6 +1,6 @@
-"""The input side on other machines: TensorFlow's tf.data service.
+"""Reading on other machines: TensorFlow's tf.data service.
 
-A dispatcher hands out the parts of a data set to workers, which read and send them to trainings.
+A dispatcher assigns the parts of a data set to workers, which read them and send them to trainings.
 """
 
 import contextlib
@@ -19,15 +19,14 @@ from asl_fast.system.errors import InputError
 
 __all__ = ["SECONDS", "Waiting", "check", "passes", "serve"]
 
-# How long a training waits for an answer before it says that there is none.
-SECONDS = 20.0
+SECONDS = 20.0  # that a training waits for an answer before it is an error
 
-_PATIENCE = 60.0  # seconds without a step, after which a training says what it may be waiting for
+_PATIENCE = 60.0  # seconds without a step, after which a training warns
 
 _HOST = re.compile(r"[^\s\x00-\x1f\[\]/:]+|\[[0-9A-Fa-f:.]+\]")
 _PORT = re.compile(r"[0-9]{1,5}")
 
-_HEARTBEAT = 1000  # milliseconds; with TensorFlow's 30 s, work goes on for as long after its end
+_HEARTBEAT = 1000  # milliseconds; workers continue for as long after a training has ended
 
 _log = logging.getLogger(__name__)
 
@@ -41,29 +40,29 @@ def serve(
 ) -> None:
     """Runs a dispatcher and workers in this process until Ctrl-C.
 
-    They have no locks: whoever reaches their ports can have them compute any TensorFlow graph,
-    which may read and write files.
+    There is no authentication: anyone who reaches the ports can run any TensorFlow graph, which
+    may read and write files.
 
-    Trainings wait for a worker that died, an hour at most, and go on once the same call has started
-    it again, without what it had at hand. The dispatcher's end is that of its trainings.
+    Trainings wait up to an hour for a worker that died, and continue once the same call has
+    restarted it, without the records it held. They end with the dispatcher.
 
     Args:
-        port: Int, of the dispatcher; the workers have the next ones.
-        workers: Int, at least 1; each of them uses all cores.
-        host: Under which trainings reach this machine.
-        join: Address "host:port" of another dispatcher that the workers are for, and then there
-            is none here; or None.
+        port: Of the dispatcher; the workers have the next ones.
+        workers: At least 1; each of them uses all cores.
+        host: The name or address by which trainings reach this machine.
+        join: Address "host:port" of another dispatcher to run workers for, without one here; or
+            None.
         ready: Called with the dispatcher's address once all run.
 
     Raises:
-        InputError: A port is taken, a host that can be none, or no dispatcher answers.
+        InputError: A port is taken, the host is no host name, or no dispatcher answers.
     """
     if workers < 1:
         raise InputError(f"There must be at least 1 worker. Received: {workers}.")
     if not _HOST.fullmatch(host):
         raise InputError(
-            f"The host must be the name or address, in brackets if of IPv6, under which trainings "
-            f"reach this machine. Received: {host!r}."
+            f"The host must be the name or address, in brackets for IPv6, by which trainings reach "
+            f"this machine. Received: {host!r}."
         )
     servers = tf.data.experimental.service
     ports = range(port + 1, port + 1 + workers)
@@ -88,14 +87,14 @@ def serve(
 
 
 class Waiting(keras.callbacks.Callback):
-    """Says once, in a log's warning, that a training waits long for a service.
+    """Logs one warning when a training waits long for a service.
 
     TensorFlow itself is silent, and can't be interrupted, while it tries for an hour to reach a
-    worker or dispatcher that is gone. A context manager, to be entered while it trains.
+    worker or dispatcher that is gone. A context manager around the training.
 
     Args:
         address: "host:port" of the dispatcher.
-        seconds: Float, how long a step may take.
+        seconds: How long a step may take.
     """
 
     def __init__(self, address: str, seconds: float = _PATIENCE) -> None:
@@ -114,11 +113,11 @@ class Waiting(keras.callbacks.Callback):
         self._watching.join()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Begins to wait."""
+        """Starts the clock."""
         self._since = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Waits no longer."""
+        """Stops the clock."""
         self._since = None
 
     def _watch(self) -> None:
@@ -136,28 +135,28 @@ class Waiting(keras.callbacks.Callback):
 
 
 def check(address: str, seconds: float = SECONDS) -> None:
-    """Sees whether a service does its work.
+    """Checks that a service reads data.
 
     Args:
         address: "host:port" of its dispatcher.
-        seconds: Float, how long to wait.
+        seconds: How long to wait.
 
     Raises:
         InputError: It does not within this time.
     """
     _connect(address, seconds)
-    found: list[int] = []
+    answers: list[int] = []
 
     def read() -> None:
         with contextlib.suppress(tf.errors.OpError):
             one = passes([tf.data.Dataset.range(1).batch(1)], 0, 1, address)
-            found.extend(number.numpy() for (number,), _ in one)
+            answers.extend(number.numpy() for (number,), _ in one)
 
     # TensorFlow itself would try for an hour.
     asking = threading.Thread(target=read, daemon=True)
     asking.start()
     asking.join(seconds)
-    if not found:
+    if not answers:
         raise InputError(
             f"No tf.data service with a worker answered at {address} within {seconds:.0f} s. "
             f"Start one there: asl-fast data serve."
@@ -167,19 +166,19 @@ def check(address: str, seconds: float = SECONDS) -> None:
 def passes(
     each: Sequence[tf.data.Dataset], first: int, batch_size: int, address: str
 ) -> tf.data.Dataset:
-    """Returns data sets that a service reads, one after the other.
+    """Returns datasets, one after the other, that a service reads.
 
-    Each element of a data set's source goes to one worker, so that all come exactly once as long
-    as no worker is lost; in which order depends on which worker is faster.
+    Each element of a dataset's source goes to one worker, so that all come exactly once as long as
+    no worker is lost; their order depends on which worker is faster.
 
     Args:
-        each: Of the same structure, in batches.
-        first: Int, the first one's number.
-        batch_size: Int, of the batches returned; the last one of each holds what is left.
+        each: Datasets of batches, of one structure.
+        first: The number of the first.
+        batch_size: Of the batches returned; the last one of each dataset may be smaller.
         address: "host:port" of the dispatcher.
 
     Returns:
-        A dataset of (an element, its data set's number).
+        A dataset of (element, number of its dataset).
     """
     service = tf.data.experimental.service
     spec = each[0].element_spec
@@ -207,12 +206,12 @@ def _connect(address: str, seconds: float = SECONDS) -> None:
     if not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) >= 2**16:
         shown = address if len(address) < 100 else f"{address[:100]}…"
         raise InputError(
-            f"A tf.data service's address is HOST:PORT, that of IPv6 [HOST]:PORT. Received: "
+            f"A tf.data service's address is HOST:PORT, or [HOST]:PORT for IPv6. Received: "
             f"{shown!r}."
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), seconds).close()
-    except (OSError, UnicodeError) as error:  # the latter for names that the DNS can't have
+    except (OSError, UnicodeError) as error:  # the latter for names that are invalid in the DNS
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"No tf.data service answers at {address} ({reason}). Start one there: asl-fast data "

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -171,8 +171,8 @@ CONTINUED = CONTINUED[CONTINUED >= PALM]
 LAYERS = np.array([0.70, 1.0, 1.06])  # grey of outline, skin and shine, as a share of the skin's
 
 
-class Split(NamedTuple):
-    """How many people and photographs a split has, and how widely they stray."""
+class Population(NamedTuple):
+    """How many people and photographs a split shows, and how widely they vary."""
 
     stream: int
     signers: int
@@ -182,8 +182,8 @@ class Split(NamedTuple):
 
 
 SPLITS = {
-    "train": Split(0, signers=10, photographs=71, left_handed=0, placing=1.0),
-    "valid": Split(1, signers=14, photographs=299, left_handed=2, placing=1.6),
+    "train": Population(0, signers=10, photographs=71, left_handed=0, placing=1.0),
+    "valid": Population(1, signers=14, photographs=299, left_handed=2, placing=1.6),
 }
 
 
@@ -246,16 +246,7 @@ def render(
         Pictures, uint8 of shape `(rows, 28, 28, 1)`, and labels, int32 of shape `(rows,)`:
         label `i` stands for `LETTERS[i]`. Every letter has the same share, give or take one
         picture.
-
-    Raises:
-        ValueError: If an argument is outside the values named above.
     """
-    if split not in SPLITS:
-        raise ValueError(f"`split` must be 'train' or 'valid'. Received: {split!r}")
-    _check_integer("rows", rows, least=1)
-    _check_integer("seed", seed, least=0)
-    if workers is not None:
-        _check_integer("workers", workers, least=1)
     images = np.empty((rows, SIZE, SIZE, 1), np.uint8)
     labels = np.empty(rows, np.int32)
     for chunk, drawn, names in _chunks(rows, split, seed, workers or _cores()):
@@ -264,12 +255,6 @@ def render(
         if progress is not None:
             progress(len(drawn))
     return images, labels
-
-
-def _check_integer(name: str, value: Any, *, least: int) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {value!r}")
 
 
 def _cores() -> int:

@@ -17,15 +17,16 @@ import tensorflow as tf
 from asl_fast.data.pipeline import Batch
 from asl_fast.generator.iterators import ERROR_PREFIX, Plan, chunks
 from asl_fast.generator.iterators import Iterator as BatchIterator
-from asl_fast.images.decode import CHANNELS, PIXELS, load_image, sniff
+from asl_fast.images.decode import load_image, sniff
+from asl_fast.images.file_types import CHANNELS, MOST_PIXELS
 from asl_fast.images.resize import INTERPOLATIONS
 from asl_fast.system.errors import InputError
 
 __all__ = ["DataFrameIterator", "DirectoryIterator"]
 
 _UNREADABLE = (
-    f" can't be read: it is missing, truncated, not an image or larger than {PIXELS:,} pixels. "
-    "Repair or remove it, or pass on_error='skip'."
+    f" can't be read: it is missing, truncated, not an image or larger than {MOST_PIXELS:,} "
+    "pixels. Repair or remove it, or pass on_error='skip'."
 )
 _log = logging.getLogger(__name__)
 
@@ -278,8 +279,8 @@ class _FileIterator(BatchIterator):
 class DirectoryIterator(_FileIterator):
     """Batches of images from one folder per class; see `Iterator`.
 
-    Files are read and decoded in parallel, by TensorFlow where it can (JPEG, PNG, BMP), to the
-    pixels that `keras.utils.load_img` returns.
+    Files are read and decoded in parallel, by TensorFlow where it can (JPEG, PNG), to the pixels
+    that `keras.utils.load_img` returns.
 
     Args:
         directory: Folder of folders.

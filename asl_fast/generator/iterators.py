@@ -25,6 +25,7 @@ from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
 from asl_fast.generator.replay import Pass, Replay
 from asl_fast.generator.subset import subset_rows
+from asl_fast.images.file_types import KERAS_SUFFIXES
 from asl_fast.system.errors import InputError
 from asl_fast.transforms import augmentation
 from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
@@ -115,7 +116,7 @@ class Iterator(tf.data.Dataset):
         batch_index: Int, batches of the current pass that `next` has returned.
     """
 
-    white_list_formats = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+    white_list_formats = KERAS_SUFFIXES
     # Keras's iterators let these be set; TensorFlow chooses for itself.
     workers = 1
     use_multiprocessing = False

@@ -1,38 +1,30 @@
-"""Image files to tensors, the same pixels as `keras.utils.load_img` reads with Pillow.
+"""Image files to tensors, with the same pixels as `keras.utils.load_img`.
 
-TensorFlow decodes what it decodes to the same pixels: most JPEG, PNG and BMP files. Pillow does the
-rest, within the graph. The first bytes of a file decide, not its name; and what they say of the
-image's size is looked at before memory is taken for it.
+TensorFlow decodes the files that it decodes to the same pixels: most JPEG and PNG files. Pillow,
+called from the graph, decodes the rest. The first bytes of a file decide, not its name, and
+the size they state is checked before memory is allocated.
 """
 
 import io
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from asl_fast.images.file_types import CHANNELS, MOST_PIXELS
 from asl_fast.images.resize import resize
 
-__all__ = ["CHANNELS", "PIXELS", "check_size", "load_image", "sniff"]
-
-# Of the largest image that is decoded: a quarter GiB in RGB, where Pillow begins to warn.
-PIXELS = 89_478_485
-
-# Of an image in each of Keras's color modes.
-CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
+__all__ = ["check_size", "load_image", "sniff"]
 
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-_BMP_START = b"BM"
 
-_HEADER = 34  # bytes: as far as the compression in a BMP file
-
-_PILLOW, _PNG, _BMP = range(3)
+_HEADER = 25  # bytes: as far as the depth in a PNG file
 
 
 def load_image(
@@ -50,65 +42,66 @@ def load_image(
         target_size: Pair of ints, (height, width).
         color_mode: "rgb", "rgba" or "grayscale".
         interpolation: One of `resize.INTERPOLATIONS`.
-        keep_aspect_ratio: Bool, whether to take only the middle of the image that has the
-            proportions of `target_size`.
+        keep_aspect_ratio: Whether to crop the image, about its centre, to the proportions of
+            `target_size` first.
 
     Returns:
-        (height, width, channels), all static: uint8 for "rgb" and "rgba". For "grayscale" float32,
-        as grey images of 16 and 32 bits keep their values, which may be over 255.
+        (height, width, channels), all static: uint8 for "rgb" and "rgba"; float32 for "grayscale",
+        because grey images of 16 and 32 bits keep their values, which may exceed 255.
 
     Raises:
-        tf.errors.OpError: when it runs, if the file can't be read or decoded, or has more than
-            `PIXELS`; also if the checksums of a PNG file are wrong, some of which Pillow doesn't
-            look at. What Pillow raises comes as it is when run eagerly.
+        tf.errors.OpError: At run time, if the file can't be read or decoded, has more than
+            `MOST_PIXELS`, or is a PNG file with a wrong checksum, some of which Pillow ignores.
+            Run eagerly, Pillow's own errors are raised instead.
     """
     contents = tf.io.read_file(path)
     dtype = tf.float32 if color_mode == "grayscale" else tf.uint8
+    options: dict[str, Any] = {
+        "interpolation": interpolation,
+        "keep_aspect_ratio": keep_aspect_ratio,
+    }
 
     def finish(image: tf.Tensor) -> tf.Tensor:
-        image = resize(
-            image,
-            target_size,
-            interpolation=interpolation,
-            keep_aspect_ratio=keep_aspect_ratio,
-        )
-        return tf.cast(image, dtype)
+        return tf.cast(resize(image, target_size, **options), dtype)
 
     def by_pillow() -> tf.Tensor:
         def load(contents: bytes | np.ndarray) -> np.ndarray:
-            # Bytes in a graph, an array of them when run eagerly.
+            # Bytes in a graph; an array that holds them when run eagerly.
             file = io.BytesIO(np.asarray(contents, object).item())
             check_size(file)
-            image = keras.utils.load_img(
-                file, color_mode, target_size, interpolation, keep_aspect_ratio
-            )
-            return keras.utils.img_to_array(
-                image, data_format="channels_last", dtype=dtype.as_numpy_dtype
-            )
+            image = keras.utils.load_img(file, color_mode, target_size, **options)
+            return keras.utils.img_to_array(image, "channels_last", dtype.as_numpy_dtype)
 
-        # Python in the graph, for what TensorFlow lacks (PPM, TIFF, CMYK, grey that stays 16 bits
-        # deep) or may decode to other pixels.
+        # For what TensorFlow lacks (PPM, TIFF, CMYK, 16-bit grey) or decodes to other pixels.
         return tf.numpy_function(load, [contents], dtype, stateful=False)
 
     def jpeg() -> tf.Tensor:
         def decode() -> tf.Tensor:
-            return finish(_in_mode(_decode_jpeg(contents), color_mode))
+            # Pillow's method; TensorFlow's default is faster and less exact.
+            rgb = tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")
+            return finish(_in_mode(rgb, color_mode))
 
         shape = tf.image.extract_jpeg_shape(contents)
         too_large = _too_large(shape[0], shape[1])
         return tf.cond((shape[2] == 4) | too_large, by_pillow, decode)
 
     def other() -> tf.Tensor:
-        decoder = _choose_decoder(contents, header)
-        return tf.cond(
-            decoder == _PILLOW,
-            by_pillow,
-            lambda: finish(_decode(contents, decoder, color_mode)),
-        )
+        def decode() -> tf.Tensor:
+            if color_mode == "rgba":
+                return finish(tf.io.decode_png(contents, 4))
+            return finish(_in_mode(tf.io.decode_png(contents, 3), color_mode))
 
-    # Most files are JPEG, and a condition costs a tenth of decoding a small one: few on their way.
-    # Without its end mark a file may be a truncated one, which TensorFlow takes where all pixels
-    # are there.
+        # TensorFlow cuts 16 bits to 8, makes opaque images of 1, 2 or 4 bits all but transparent,
+        # and rejects a file without its last chunk, which Pillow accepts.
+        is_png = _starts_with(header, _PNG_START) & _ends_with(contents, _PNG_END)
+        width, height = (
+            tf.bitcast(header[place : place + 4][::-1], tf.int32) for place in (16, 20)
+        )
+        plain = is_png & (header[24] == 8) & ~_too_large(width, height)
+        return tf.cond(plain, decode, by_pillow)
+
+    # Most files are JPEG, and a condition costs a tenth of decoding a small one, so they pass few.
+    # A file without the end mark may be truncated: TensorFlow accepts it if all pixels are there.
     header = tf.io.decode_raw(contents, tf.uint8, fixed_length=_HEADER)
     is_jpeg = _starts_with(header, _JPEG_START) & _ends_with(contents, _JPEG_END)
     image = tf.cond(is_jpeg, jpeg, other)
@@ -124,57 +117,9 @@ def _ends_with(contents: tf.Tensor, end: bytes) -> tf.Tensor:
     return tf.strings.substr(contents, start, len(end)) == end
 
 
-def _choose_decoder(contents: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """Returns which decoder reads a file, not a JPEG one, as Pillow does: int32, scalar."""
-
-    def png() -> tf.Tensor:
-        # TensorFlow cuts 16 bits to 8, makes opaque images of 1, 2 or 4 bits all but transparent,
-        # and refuses a file without its last chunk, which Pillow does not miss.
-        bits = header[24]
-        width, height = (
-            tf.bitcast(header[place : place + 4][::-1], tf.int32) for place in (16, 20)
-        )
-        plain = (bits == 8) & ~_too_large(width, height)
-        return tf.where(plain & _ends_with(contents, _PNG_END), _PNG, _PILLOW)
-
-    def bmp() -> tf.Tensor:
-        def number(place: int) -> tf.Tensor:
-            return tf.bitcast(header[place : place + 4], tf.int32)
-
-        offset, size, width, height, compression = map(number, (10, 14, 18, 22, 30))
-        # TensorFlow reads these fields only, and refuses a file that is not as long as they say.
-        length = offset + (3 * width + 3) // 4 * 4 * tf.abs(height)
-        plain = tf.reduce_any(size == [40, 108, 124]) & (header[28] == 24) & (compression == 0)
-        plain &= ~_too_large(width, height)
-        return tf.where(plain & (length == tf.strings.length(contents)), _BMP, _PILLOW)
-
-    return tf.case(
-        [(_starts_with(header, _PNG_START), png), (_starts_with(header, _BMP_START), bmp)],
-        default=lambda: tf.constant(_PILLOW),
-    )
-
-
 def _too_large(width: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
-    """Returns whether an image is to be left to Pillow, which refuses it."""
-    return tf.cast(width, tf.int64) * tf.abs(tf.cast(height, tf.int64)) > PIXELS
-
-
-def _decode(contents: tf.Tensor, decoder: tf.Tensor, color_mode: str) -> tf.Tensor:
-    """Decodes a PNG or BMP file: uint8, (height, width, channels)."""
-
-    def png() -> tf.Tensor:
-        if color_mode == "rgba":
-            return tf.io.decode_png(contents, 4)
-        return _in_mode(tf.io.decode_png(contents, 3), color_mode)
-
-    return tf.cond(
-        decoder == _PNG, png, lambda: _in_mode(tf.io.decode_bmp(contents, 3), color_mode)
-    )
-
-
-def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
-    # Pillow's method; TensorFlow's default is faster and less exact.
-    return tf.io.decode_jpeg(contents, 3, dct_method="INTEGER_ACCURATE")
+    """Returns whether an image is left to Pillow, which rejects it."""
+    return tf.cast(width, tf.int64) * tf.cast(height, tf.int64) > MOST_PIXELS
 
 
 def _in_mode(image: tf.Tensor, color_mode: str) -> tf.Tensor:
@@ -187,62 +132,51 @@ def _in_mode(image: tf.Tensor, color_mode: str) -> tf.Tensor:
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
     """Returns the luma of an image as Pillow rounds it: `L24` of its `Convert.c`."""
-    # All sums are below 2^24, so float32 holds them.
+    # All sums are below 2^24, so float32 is exact.
     luma = tf.linalg.matvec(tf.cast(image, tf.float32), [19595.0, 38470.0, 7471.0])
     return tf.cast((luma + 0x8000) / 0x10000, tf.uint8)[..., None]
 
 
 def check_size(file: str | Path | IO[bytes]) -> None:
-    """Refuses an image that would take too much to decode, by its header.
+    """Rejects an image that would take too much memory to decode, by its header.
 
     Args:
         file: Its path or content.
 
     Raises:
-        ValueError: It has more than `PIXELS`, or is a PostScript program. What Pillow raises for
-            what is no image comes as it is.
+        ValueError: It has more than `MOST_PIXELS`, or is PostScript. Pillow's own errors pass
+            through where it is not an image.
     """
     try:
         with Image.open(file) as image:
             (width, height), kind = image.size, image.format
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"it has more than {PIXELS:,} pixels ({error})") from None
-    if width * height > PIXELS:
-        raise ValueError(f"it has {width} × {height} pixels, more than {PIXELS:,}")
+        raise ValueError(f"it has more than {MOST_PIXELS:,} pixels ({error})") from None
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} × {height} pixels, more than {MOST_PIXELS:,}")
     if kind == "EPS":  # Pillow would have Ghostscript run it
         raise ValueError("it is PostScript")
 
 
 def sniff(path: str | Path) -> str | None:
-    """Says why a file is no image that `load_image` can open, from its first bytes.
+    """Returns why `load_image` can't open a file, judged by its first bytes.
 
-    Cheap (20 microseconds) for JPEG, PNG and BMP files; others are opened by Pillow. What follows
-    the first bytes is not looked at: the file may still be broken.
-
-    Args:
-        path: Path of the file.
+    Takes 20 microseconds for JPEG and PNG files; Pillow opens others. The rest of the file is not
+    read and may still be broken.
 
     Returns:
-        None if it looks like an image, else a phrase such as "is empty".
+        None if the file looks like an image, else a phrase such as "is empty".
     """
     try:
         with open(path, "rb") as file:
             header = file.read(_HEADER)
             if not header:
                 return "is empty"
-            if header.startswith((_JPEG_START, _PNG_START)) or _is_bmp(header):
-                return None
-            check_size(file)
-            return None
+            if not header.startswith((_JPEG_START, _PNG_START)):
+                check_size(file)
     except UnidentifiedImageError:
         return "is not an image file"
-    # Pillow's readers raise what comes up in broken files, not only OSError.
-    except Exception as error:
+    except Exception as error:  # Pillow's readers raise all kinds on broken files, not only OSError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return f"cannot be opened: {reason}"
-
-
-def _is_bmp(header: bytes) -> bool:
-    # Two letters alone also begin texts. The size of the rest of the header follows later on.
-    sizes = (12, 40, 52, 56, 64, 108, 124)
-    return header.startswith(_BMP_START) and int.from_bytes(header[14:18], "little") in sizes
+    return None

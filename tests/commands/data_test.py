@@ -32,9 +32,9 @@ def test_convert_says_what_it_wrote(asl_fast_here, monkeypatch):
             "shard_rows": 1500,
             "workers": 2,
         }
-        return SimpleNamespace(rows=4000, shards=["a", "b", "c"])
+        return [SimpleNamespace(rows=4000, shards=["a", "b", "c"], folder=Path("x[/b]"))]
 
-    monkeypatch.setattr(conversion, "convert", convert)
+    monkeypatch.setattr(conversion, "convert_all", convert)
     options = ["--to", "x[/b]", "--height", 30, "--width", 40, "--color-mode", "rgb"]
     options += ["--compress", "--shard-rows", 1500, "--workers", 2]
     result = asl_fast_here("data", "convert", "a.csv", *options)

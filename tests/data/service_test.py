@@ -171,7 +171,7 @@ def test_a_long_wait_is_told_once(caplog):
 
 
 def test_what_a_service_cannot_do_is_refused(folder):
-    with pytest.raises(InputError, match="reads converted data, and .*sign_mnist_train.csv is"):
+    with pytest.raises(InputError, match="only converted data. Convert .*sign_mnist_train.csv"):
         dataset.load(folder, service="localhost:1")
 
 

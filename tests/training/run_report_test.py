@@ -148,7 +148,7 @@ def test_data_that_moved_are_left_out_or_given(home, folder, tmp_path):
     report.write(folder, out)
     seen = text_of(out.read_text())
     assert "Without images of the data" in seen
-    assert f"There is no file {tmp_path / 'gone'}" in seen
+    assert f"There is no file or folder {tmp_path / 'gone'}" in seen
     assert "Worst mistakes" not in seen
     assert "The figure that the run wrote" in seen
 

@@ -1,0 +1,119 @@
+"""Tables of image files and their classes."""
+
+import copy
+import hashlib
+import io
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asl_fast.data import csv_table
+from asl_fast.data.source import DataSource, Read, file_facts
+from asl_fast.images.file_types import CHANNELS
+from asl_fast.system.errors import InputError
+
+__all__ = ["FileTable"]
+
+_COLUMNS = ["filename", "class"]
+
+
+class FileTable(DataSource):
+    """A table with the columns filename and class: a dataframe, or a CSV file that holds one.
+
+    Args:
+        frame: A row for each file.
+        name: What messages call it.
+        folder: What relative file names are relative to.
+        fingerprint: As for `DataSource`; by default that of the rows.
+
+    Raises:
+        InputError: A column or cell is missing.
+    """
+
+    kind = "image files"
+    wanted = "a CSV file with the columns filename and class"
+    shape: tuple[int, int, int] | None = None
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        name: str = "The dataframe",
+        folder: Path = Path(),
+        fingerprint: dict[str, Any] | None = None,
+    ) -> None:
+        missing = sorted(set(_COLUMNS) - set(frame.columns))
+        if missing:
+            raise InputError(f"{name} lacks the column {missing[0]}.")
+        if not len(frame):
+            raise InputError(f"{name} has no rows.")
+        empty = frame[_COLUMNS].isna().any(axis=1).to_numpy()
+        if empty.any():
+            raise InputError(f"{name}, row {int(empty.argmax()) + 1}: a cell is empty.")
+        self.name, self.rows = name, len(frame)
+        self._files = [str(folder / str(file)) for file in frame["filename"]]
+        self._classes = frame["class"].astype(str).tolist()
+        self.classes = tuple(sorted(set(self._classes)))
+        self.fingerprint = fingerprint or {"dataframe": self._digest()}
+        self._color_mode = "grayscale"
+
+    @classmethod
+    def find(cls, path: Path) -> dict[str, DataSource]:
+        """Returns a CSV file with the two columns as a single set."""
+        if not path.is_file():
+            return {}
+        with path.open("rb") as stored, csv_table.opened(stored, str(path)) as file:
+            header = file.readline(1 << 15).decode("utf-8-sig", "replace")
+        if not set(_COLUMNS) <= {column.strip().strip('"') for column in header.split(",")}:
+            return {}
+        plain = io.BytesIO(csv_table.decompress(path.read_bytes(), str(path)))
+        try:
+            # A class may be named NA.
+            frame = pd.read_csv(
+                plain, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
+            )
+        except ValueError as error:  # pandas' errors, and those of the encoding
+            raise InputError(f"{path} can't be read as a list of files: {error}.") from None
+        return {"": cls(frame, str(path), path.parent, file_facts(path))}
+
+    def _digest(self) -> str:
+        frame = pd.DataFrame({"filename": self._files, "class": self._classes})
+        return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+
+    def resized(self, size: tuple[int, int], color_mode: str) -> DataSource:
+        """Returns the same files, resized as `keras.utils.load_img` does."""
+        other = copy.copy(self)
+        other.shape, other._color_mode = (*size, CHANNELS[color_mode]), color_mode
+        return other
+
+    def batches(self, rows: int) -> Iterator[Read]:
+        """Yields the files in an order drawn once, so that each batch holds all classes."""
+        assert self.shape is not None
+        order = np.random.default_rng(0).permutation(len(self._files))
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        labels = np.array([numbers[name] for name in self._classes])
+        for first in range(0, len(order), rows):
+            part = order[first : first + rows]
+            files = [self._files[row] for row in part]
+            yield partial(_read_files, files, labels[part], self.shape[:2], self._color_mode)
+
+
+def _read_files(
+    files: list[str], labels: np.ndarray, size: tuple[int, int], color_mode: str
+) -> tuple[np.ndarray, np.ndarray]:
+    import keras
+
+    from asl_fast.images.decode import check_size
+
+    images = np.empty((len(files), *size, CHANNELS[color_mode]), np.uint8)
+    for image, file in zip(images, files, strict=True):
+        try:
+            check_size(file)
+            pixels = keras.utils.load_img(file, color_mode=color_mode, target_size=size)
+        except Exception as error:  # Pillow's readers raise all kinds on broken files
+            raise InputError(f"The image file {file} can't be read: {error}.") from None
+        image[:] = np.asarray(pixels, np.uint8).reshape(image.shape)
+    return images, labels
