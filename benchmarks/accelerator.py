@@ -26,7 +26,7 @@ from tensorflow.python.data.experimental.ops import testing
 
 import asl_fast
 from asl_fast.data.pipeline import numbered_batches, steps_per_epoch
-from asl_fast.training.loop import choose_at_once, parts
+from asl_fast.training.loop import choose_steps_per_execution, slicer
 from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import COURSE, data, from_keras_iterator, keras_layers
 
@@ -105,7 +105,7 @@ def _consumer(dataset: tf.data.Dataset, steps: int, milliseconds: float, at_once
                     accelerator.work(element)
             else:
                 for i in tf.range(at_once):
-                    part, counted = timed(functools.partial(parts(element, _BATCH), i), [counted])
+                    part, counted = timed(functools.partial(slicer(element, _BATCH), i), [counted])
                     with tf.control_dependencies([counted]):
                         accelerator.work(part)
 
@@ -139,7 +139,7 @@ class _Simulated(keras.Model):
 
 
 def _resident(steps: int) -> Contender:
-    at_once = choose_at_once(_STEPS, _BATCH, "CPU")
+    at_once = choose_steps_per_execution(_STEPS, _BATCH, "CPU")
     numbers = numbered_batches(_ROWS, batch_size=_BATCH * at_once, steps=2**40)
     # As many as fit: a pass ends with a few batches less.
     numbers = numbers.filter(lambda batch: tf.size(batch.samples) == _BATCH * at_once)

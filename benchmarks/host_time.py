@@ -19,8 +19,8 @@ import tensorflow as tf
 
 import asl_fast
 from asl_fast.data.pipeline import numbered_batches, steps_per_epoch
-from asl_fast.training.fit import TrainingClock
-from asl_fast.training.loop import choose_at_once
+from asl_fast.training.clock import TrainingClock
+from asl_fast.training.loop import choose_steps_per_execution
 from benchmarks.cell import Cell, Meter, in_turn
 from benchmarks.contenders import data
 
@@ -85,14 +85,14 @@ def measure(of: str, *, turns: int, meter: Meter) -> Cell:
     if of == "fit":
         samples["Keras's fit"] = lambda: _keras(images, labels)
         for device in (None, "CPU", "GPU"):
-            at_once = choose_at_once(steps, _BATCH, device) if device else 1
+            at_once = choose_steps_per_execution(steps, _BATCH, device) if device else 1
             words = f"{at_once} steps at once" + (f", as on {device}s" if device else "")
             for name, resident in (("resident", True), ("streamed", False)):
                 samples[f"our fit, {name}, {words}"] = functools.partial(
                     _ours, images, labels, resident=resident, steps_per_execution=at_once
                 )
     else:
-        for at_once in (1, choose_at_once(steps, _BATCH, "CPU")):
+        for at_once in (1, choose_steps_per_execution(steps, _BATCH, "CPU")):
             samples[f"our GetNext, {at_once} steps at once"] = functools.partial(
                 _get_next, rows, at_once
             )

@@ -19,7 +19,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGene
 import asl_fast
 from asl_fast.data import dataset as datasets
 from asl_fast.data.pipeline import steps_per_epoch
-from asl_fast.training.fit import TrainingClock
+from asl_fast.training.clock import TrainingClock
 from benchmarks.cell import BEFOREHAND, Cell, Meter, in_turn
 from benchmarks.contenders import COURSE, Work, keras_layers
 

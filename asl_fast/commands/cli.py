@@ -172,9 +172,9 @@ def train(
     place: dict[str, Any] = {"data": data, "train": train, "valid": valid}
     if resume:
         _load_tensorflow(verbose)
-        from asl_fast.training import run
+        from asl_fast.training.run_folder import stopped
 
-        if (before := run.stopped(out)) is not None:
+        if (before := stopped(out)) is not None:
             place, settings = _as_before(context, place, settings, before)
     dataset = _load(**place, damaged=damaged, service=service or "")
     _load_tensorflow(verbose)

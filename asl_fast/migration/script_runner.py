@@ -22,18 +22,13 @@ import keras
 from asl_fast.generator import file_iterators as files
 from asl_fast.generator import image_data_generator as generator
 from asl_fast.generator import iterators
+from asl_fast.generator.keras_iterators import replace_keras_iterator
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import KERAS_GENERATOR_HOMES, KERAS_LOADER_HOMES
 from asl_fast.training import fit as trainer
-from asl_fast.training import source
 
 __all__ = ["run"]
 
-# Where scripts find the generator, or found it once.
-_HOMES = (
-    "keras.preprocessing.image",
-    "keras._tf_keras.keras.preprocessing.image",
-    "keras.src.legacy.preprocessing.image",
-)
 _FAST = {
     "ImageDataGenerator": generator.ImageDataGenerator,
     "NumpyArrayIterator": iterators.NumpyArrayIterator,
@@ -41,7 +36,6 @@ _FAST = {
     "DataFrameIterator": files.DataFrameIterator,
     "Iterator": iterators.Iterator,
 }
-_LOADERS = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
 _WORKERS = ("workers", "use_multiprocessing", "max_queue_size")
 
 
@@ -116,14 +110,18 @@ class _Patches:
         """Puts them in place, and what was there back."""
         own = keras.Model
         changes: list[tuple[Any, str, Any]] = [
-            *((_module(home), name, fast) for home in _HOMES for name, fast in _FAST.items()),
+            *(
+                (_module(home), name, fast)
+                for home in KERAS_GENERATOR_HOMES
+                for name, fast in _FAST.items()
+            ),
             (own, "fit", self._fit(own.fit)),
             (own, "evaluate", self._plain(own.evaluate, "steps")),
             (own, "predict", self._plain(own.predict, "steps")),
             (own, "save", self._save(own.save)),
             *(
                 (_module(home), "load_model", self._load(keras.models.load_model))
-                for home in _LOADERS
+                for home in KERAS_LOADER_HOMES
             ),
             (iterators.Iterator, "next", self._next()),
         ]
@@ -152,7 +150,7 @@ class _Patches:
             del given["self"]
             for name in ("steps_per_epoch", "validation_steps"):
                 self._round(given, name)
-            x = given["x"] = source.own_iterator(given.get("x"))
+            x = given["x"] = replace_keras_iterator(given.get("x"))
             if not isinstance(x, iterators.Iterator):
                 return original(model, **given)
             steps = given.get("steps_per_epoch")

@@ -262,7 +262,7 @@ def test_doctor_refuses_what_is_no_model_of_images(asl_fast_here, tmp_path):
     model.save(tmp_path / "other.keras")
     for path, message in (
         ("nowhere.keras", "There is no model"),
-        ("other.keras", "needed are imag"),
+        ("other.keras", "input must be"),
     ):
         result = asl_fast_here("doctor", tmp_path / path)
         assert result.returncode == 2

@@ -204,12 +204,12 @@ def test_workers_go_on_from_the_checkpoint_after_one_was_killed(
     [
         ("parameter server", None, "must be one of auto, none, mirrored, multiworker"),
         ("multiworker", None, "needs the environment variable TF_CONFIG"),
-        ("auto", "{", "TF_CONFIG is not as TensorFlow reads it"),
-        ("auto", '{"task": {}}', "TF_CONFIG is not as TensorFlow reads it"),
+        ("auto", "{", "can't use the environment variable TF_CONFIG"),
+        ("auto", '{"task": {}}', "can't use the environment variable TF_CONFIG"),
         (
             "auto",
             '{"cluster": {"worker": ["localhost:1", "localhost:2"]}}',
-            "as TensorFlow reads it: .*must also specify `task_type` and `task_id`. See",
+            "TF_CONFIG: .*must also specify `task_type` and `task_id`. See",
         ),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from asl_fast import DivergenceError, fit
-from asl_fast.training.loop import choose_at_once
+from asl_fast.training.loop import choose_steps_per_execution
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (75, 4, 4, 1), np.uint8)
 LABELS = np.random.default_rng(1).random((75, 2), np.float32)
@@ -70,7 +70,7 @@ def test_each_step_gets_its_batch_however_many_are_taken_at_once(resident, at_on
     ],
 )
 def test_the_host_wakes_rarely(steps, batch_size, kind, expected):
-    assert choose_at_once(steps, batch_size, kind) == expected
+    assert choose_steps_per_execution(steps, batch_size, kind) == expected
 
 
 def test_a_callback_of_yours_hears_of_each_batch():
