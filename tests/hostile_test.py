@@ -463,7 +463,7 @@ def test_a_checkpoint_with_other_callbacks_is_refused(tmp_path):
     with pytest.raises(InputError, match="begun with other callbacks"):
         Checkpointing(Checkpoints(tmp_path), 2, 0).restore(model)
     checkpoint(tmp_path, {"step": 0}, [v.astype(np.float64) for v in values])
-    with pytest.raises(InputError, match="of another model or optimizer"):
+    with pytest.raises(InputError, match="belongs to another model or optimizer"):
         Checkpointing(Checkpoints(tmp_path), 2, 0).restore(model)
 
 

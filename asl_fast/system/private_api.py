@@ -53,11 +53,11 @@ _IMPORTED = {
     # Public functions tell how much memory is used, not how much may be.
     "list_local_devices": "tensorflow.python.client.device_lib:list_local_devices",
     # Only switching it on is public.
-    "is_op_determinism_enabled": ("tensorflow.python.framework.config:is_op_determinism_enabled"),
+    "is_op_determinism_enabled": "tensorflow.python.framework.config:is_op_determinism_enabled",
     # What operations exist on which devices is not public at all.
-    "get_registered_kernels": ("tensorflow.python.framework.kernels:get_registered_kernels_for_op"),
+    "get_registered_kernels": "tensorflow.python.framework.kernels:get_registered_kernels_for_op",
     "get_op_def": "tensorflow.python.framework.op_def_registry:get",
-    "register_xla_kernels": ("tensorflow.python.util.pywrap_xla_ops:get_gpu_kernel_names"),
+    "register_xla_kernels": "tensorflow.python.util.pywrap_xla_ops:get_gpu_kernel_names",
 }
 
 # Everything private that can be looked up by name, as `pkgutil.resolve_name` takes it.

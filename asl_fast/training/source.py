@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -42,9 +43,10 @@ class Source(abc.ABC):
     """Where batches come from, and what the training step does to them first.
 
     Attributes:
+        prepare: Makes (x, y) or (x, y, weights) of an element of `batches`, in the training step.
+        augments: Bool, whether `prepare` changes images at random.
         steps_per_pass: Int, or None if it is unknown.
         batch_size: Int.
-        augments: Bool, whether `prepare` changes images at random.
         resumable: Bool, whether a batch depends on its step's number alone, so that `batches` can
             begin within an epoch.
         tensors: The rows that batches are gathered from, a structure of tensors in memory and
@@ -54,18 +56,16 @@ class Source(abc.ABC):
 
     steps_per_pass: int | None = None
     batch_size = DEFAULT_BATCH_SIZE
-    augments = False
     resumable = False
     tensors: Any = None
     mergeable = False
 
+    def __init__(self, prepare: Callable[[Any], Any], augments: bool = False) -> None:
+        self.prepare, self.augments = prepare, augments
+
     @abc.abstractmethod
     def batches(self, span: Span) -> Any:
         """Returns what Keras iterates over, for a part of the training."""
-
-    @abc.abstractmethod
-    def prepare(self, element: Any) -> Any:
-        """Makes (x, y) or (x, y, weights) of an element of `batches`, in the training step."""
 
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
         """Returns `batches` without data, to gather from `tensors`.
@@ -130,31 +130,25 @@ class KerasSource(Source):
     """Anything else that `keras.Model.fit` takes, whose batches Keras makes."""
 
     def __init__(self, x: Any) -> None:
+        super().__init__(lambda batch: batch)
         self._x = x
 
     def batches(self, span: Span) -> Any:
         """Returns x."""
         return self._x
 
-    def prepare(self, element: Any) -> Any:
-        """Returns the batch."""
-        return element
-
 
 class _IteratorSource(Source):
     """What `flow` and the like return."""
 
     def __init__(self, iterator: Iterator, shuffle: bool) -> None:
+        super().__init__(iterator.finish, iterator.augments)
         self._iterator, self._shuffle = iterator, shuffle
         self.steps_per_pass, self.batch_size = len(iterator), iterator.batch_size
-        self.augments = iterator.augments
         self.tensors, self.mergeable = iterator.kept, iterator.divisible
 
     def batches(self, span: Span) -> tf.data.Dataset:
         return self._iterator.stored(shuffle=self._shuffle)
-
-    def prepare(self, element: Batch) -> Any:
-        return self._iterator.finish(element)
 
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
         return self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
@@ -203,10 +197,10 @@ class _DatasetSource(Source):
     """A dataset of batches."""
 
     def __init__(self, dataset: tf.data.Dataset, preprocessing: _Preprocessing) -> None:
+        super().__init__(preprocessing.prepare, preprocessing.augments)
         self._dataset = dataset
         self._cardinality = int(dataset.cardinality())
         self.steps_per_pass = self._cardinality if self._cardinality > 0 else None
-        self.augments, self._prepare = preprocessing.augments, preprocessing.prepare
 
     def batches(self, span: Span) -> tf.data.Dataset:
         if span.steps is None and self._cardinality == tf.data.INFINITE_CARDINALITY:
@@ -222,9 +216,6 @@ class _DatasetSource(Source):
         numbered = passes.enumerate(span.first_epoch * (span.steps or 0))
         return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
 
-    def prepare(self, element: Batch) -> Any:
-        return self._prepare(element)
-
 
 class StoredSource(Source):
     """Images as stored, in memory or on disk: several devices can share a batch of them.
@@ -236,12 +227,9 @@ class StoredSource(Source):
     held_out: Any = None
 
     def __init__(self, batch_size: int, preprocessing: _Preprocessing) -> None:
+        super().__init__(preprocessing.prepare, preprocessing.augments)
         self.batch_size = batch_size
-        self.augments, self._preprocessing = preprocessing.augments, preprocessing
-
-    def prepare(self, element: Batch) -> Any:
-        """Augments and standardises a batch."""
-        return self._preprocessing.prepare(element)
+        self._standardized = preprocessing.standardized
 
     @abc.abstractmethod
     def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -265,10 +253,9 @@ class StoredSource(Source):
         """
 
         def standardize(x: Any, *rest: Any) -> Any:
-            standardized = self._preprocessing.standardized
             if isinstance(x, tuple):
-                return (standardized(x[0]), *x[1:]), *rest
-            return standardized(x), *rest
+                return (self._standardized(x[0]), *x[1:]), *rest
+            return self._standardized(x), *rest
 
         if isinstance(stored, Records):
             batches = stored.batches(batch_size)

@@ -234,7 +234,7 @@ def test_two_trainings_in_one_folder(tmp_path):
     ("arguments", "message"),
     [
         ({"identity": {"seed": 1}}, "begun with another seed: None, and now it is 1"),
-        ({"units": 17}, "of another model or optimizer"),
+        ({"units": 17}, "belongs to another model or optimizer"),
         ({"steps_per_epoch": 5}, "begun with 6 steps an epoch, and now it has 5"),
     ],
 )

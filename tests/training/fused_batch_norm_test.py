@@ -49,7 +49,7 @@ def step(model, images):
 @pytest.mark.parametrize(
     "shape", [(37, 10, 12, 3), (5, 11, 13, 4)], ids=["even", "odd, few images"]
 )
-def test_normalised_and_pooled_at_once_is_as_one_after_the_other(shape, padding, monkeypatch):
+def test_fused_layers_equal_separate_ones(shape, padding, monkeypatch):
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     images[:, :4, :4] = np.maximum(images[:, :4, :4], 0)  # equal values, as ReLU leaves them
     images[..., 0] += 100  # the variance must keep its digits
