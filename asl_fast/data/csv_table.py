@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import io
 import lzma
-import re
 import warnings
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import ragged_row
 
 __all__ = [
     "CLASSES",
@@ -208,10 +208,10 @@ def _read(content: bytes, name: str, first_row: int) -> pd.DataFrame:
             f"{name}, row {first_row}: more cells than the header has names."
         ) from None
     except pd.errors.ParserError as error:
-        found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        found = ragged_row(error)
         if not found:
             raise InputError(f"{name} can't be read as CSV: {error}.") from None
-        expected, line, saw = map(int, found.groups())
+        expected, line, saw = found
         raise InputError(
             f"{name}, row {line - 2 + first_row}: {saw} cells where the header has {expected} "
             "names."

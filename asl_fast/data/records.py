@@ -28,6 +28,7 @@ from asl_fast.data.csv_table import EXPANDED
 from asl_fast.data.pipeline import shuffled, steps_per_epoch, without_autotuning
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import UNEXPECTED_COUNT, UNPARSED_RECORD, file_error_reason
 
 __all__ = ["INDEX", "Records", "Shard", "damage_in_words", "write_index", "write_shard"]
 
@@ -50,8 +51,6 @@ _NO_LABEL = -(2**63)  # which no index names
 # What TensorFlow's errors hold where records are not as they should be, though whole: what is said
 # here, and one of two things if its parser fails, as a NUL in the record ends the message.
 _SUSPICION = "records are not as the index says"
-_PARSER = ("ParseExample", "Could not parse example")
-_COUNT = "was expected to contain"
 
 _log = logging.getLogger(__name__)
 
@@ -440,7 +439,7 @@ def damage_in_words(*given: Any) -> Iterator[None]:
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         every = [records for records in given if isinstance(records, Records)]
         unlike = isinstance(error, UnicodeDecodeError) or any(
-            sign in str(error) for sign in (_SUSPICION, _COUNT, *_PARSER)
+            sign in str(error) for sign in (_SUSPICION, UNEXPECTED_COUNT, *UNPARSED_RECORD)
         )
         if unlike or isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
             for records in every:
@@ -572,8 +571,7 @@ def _write(path: Path, records: Any, compression: str) -> Shard:
                     writer.write(record)
                     rows += 1
         except tf.errors.OpError as error:
-            reason = error.message.rpartition("; ")[2]  # after the path
-            raise InputError(f"{path} can't be written: {reason}.") from None
+            raise InputError(f"{path} can't be written: {file_error_reason(error)}.") from None
         digest = _sha256(aside)
     return Shard(path.name, rows, digest)
 

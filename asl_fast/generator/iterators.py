@@ -18,12 +18,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# No public name: `type(iter(dataset))` is the only other way to it.
-from tensorflow.python.data.ops.iterator_ops import OwnedIterator
-
 from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
 from asl_fast.generator.replay import Pass, Replay
 from asl_fast.generator.subset import subset as subset_of
+from asl_fast.system import private_api
 from asl_fast.system.errors import InputError
 from asl_fast.transforms.options import AugmentOptions
 from asl_fast.transforms.parameters import Parameters
@@ -174,7 +172,7 @@ class Iterator(tf.data.Dataset):
             self._replay = Replay(self._augment_options, n, size, batch_size, shuffle, seed, saving)
         self._given = self._own_passes = 0
         self._present: int | None = None
-        self._stream: OwnedIterator | None = None
+        self._stream: Any = None
         at_once = min(16, _VALUES_AT_ONCE // (batch_size * int(np.prod(image_shape))))
         self._rows = min(max(1, at_once) * batch_size, n)
         with tf.device("CPU"):
@@ -190,7 +188,7 @@ class Iterator(tf.data.Dataset):
             )
             self._dataset = without_autotuning(self._in_batches(self._plan()))
             singles = self._loaded(self._plan_of_one(), parallel=False).map(self.finish)
-            self._singles = OwnedIterator(singles.with_options(_nothing_ahead()))
+            self._singles = iter(singles.with_options(_nothing_ahead()))
         super().__init__(tf.data.experimental.to_variant(self._dataset))
 
     # What a dataset has.
@@ -292,7 +290,7 @@ class Iterator(tf.data.Dataset):
                 self._settings.warn_unfitted()
                 self._present = int(self._pass)
                 self._own_passes += 1
-                self._stream = OwnedIterator(self)
+                self._stream = super().__iter__()
             batch = self._as_numpy(self._stream.__next__)
             self._given += 1
             self.batch_index += 1
@@ -505,7 +503,7 @@ def _nothing_ahead() -> tf.data.Options:
     return options
 
 
-class _Passes(OwnedIterator):
+class _Passes(private_api.OwnedIterator):
     """Iterates over one pass in a graph, and for ever in Python, where it gives NumPy arrays.
 
     `keras.Model.fit` asks for batches within its compiled step, and for a new iterator at each
@@ -523,7 +521,7 @@ class _Passes(OwnedIterator):
         try:
             return self._over._as_numpy(self._pull)
         except StopIteration:
-            self._pull = OwnedIterator(self._over).__next__
+            self._pull = tf.data.Dataset.__iter__(self._over).__next__
             return self._over._as_numpy(self._pull)
 
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from asl_fast.models.network import pixel_divisor
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import flatten_layers
 
 __all__ = ["BOUND", "FORMATS", "INT8_BOUND", "INT8_SAME", "Exported", "export"]
 
@@ -245,7 +246,7 @@ def _random(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def _in_float32(model: keras.Model) -> keras.Model:
     """Returns the model with layers and weights in float32, itself where they are."""
-    policies = [layer.dtype_policy for layer in model._flatten_layers()]
+    policies = [layer.dtype_policy for layer in flatten_layers(model, include_self=True)]
     if {policy.compute_dtype for policy in policies} == {"float32"}:
         return model
     return _copy(model)

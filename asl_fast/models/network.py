@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import flatten_layers
 from asl_fast.transforms.standardize import Standardize
 
 __all__ = ["build_cnn", "check_probabilities", "pixel_divisor"]
@@ -60,7 +61,7 @@ def pixel_divisor(model: keras.Model) -> float:
     That is 255, or 1 for a model that scales them itself: by a `Rescaling` or `Standardize` layer
     before the first one with weights.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.Rescaling):
             scale = float(np.max(layer.scale))
         elif isinstance(layer, Standardize):

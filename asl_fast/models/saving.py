@@ -1,7 +1,6 @@
 """Models on disk: Keras's own file, with the letters that the outputs stand for."""
 
 import json
-import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import keras
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import unreadable_model_reason
 from asl_fast.system.storage import replacing
 
 # Keras finds their layers in a model's file by name, once they are imported.
@@ -65,18 +65,11 @@ def load_model(path: Path) -> keras.Model:
 
 def _in_words(path: Path, error: Exception) -> str:
     """Returns why a model can't be loaded; of what Keras says of that at most a line."""
-    text = str(error)
     if path.suffix not in _ENDINGS:
         return f"the names of such end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}."
     if path.suffix == _ENDINGS[0] and not zipfile.is_zipfile(path):
         return "it is cut short, or another program's file."
-    if "No model config" in text:
-        return "it holds weights alone."
-    if "arbitrary code" in text:
-        return "it holds Python code (in a Lambda layer), which is not run."
-    if unknown := re.search(r"Could not locate (?:class|function) '([^']*)'", text):
-        return f"it needs {unknown[1]}, which is not one of Keras's layers."
-    return next(iter(text.splitlines()), type(error).__name__)
+    return unreadable_model_reason(error)
 
 
 def read_letters(path: Path) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from asl_fast.system.private_api import silence_retracing_warning
 from asl_fast.transforms import affine, photometric
 from asl_fast.transforms.options import AugmentOptions, Shift
 from asl_fast.transforms.parameters import Parameters, draw
@@ -302,5 +303,5 @@ def _program(
         autograph=False,
     )
     # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
-    program._omit_frequent_tracing_warning = True
+    silence_retracing_warning(program)
     return program
