@@ -2,8 +2,10 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -54,6 +56,18 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(OWNERS, "function", object)
     with pytest.raises(AssertionError, match="_omit_frequent_tracing_warning of a function is"):
         check_attribute("function", "_omit_frequent_tracing_warning")
+
+
+def test_no_other_module_names_them():
+    attributes = {attribute for _, attribute in private_api.PRIVATE_ATTRIBUTES}
+    attributes |= {name.rpartition(".")[2] for name in private_api.PRIVATE_NAMES}
+    # Overridden, and an attribute of this package's generator too.
+    attributes -= {"_should_use_adamw", "_inputs", "_validation_split"}
+    private = [name for name in attributes if name.startswith("_")]
+    pattern = re.compile(rf"keras\.(src|_tf)|tensorflow\.(python|core)|\b({'|'.join(private)})\b")
+    here = Path(private_api.__file__)
+    for path in here.parent.parent.rglob("*.py"):
+        assert path == here or not pattern.search(path.read_text()), path
 
 
 def test_importing_the_module_loads_neither_library():
