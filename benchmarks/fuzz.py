@@ -222,7 +222,7 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
     import numpy as np
 
     from asl_fast.system import storage
-    from asl_fast.training import run
+    from asl_fast.training import run_folder
     from asl_fast.training.checkpoint import Checkpointing, Checkpoints
 
     os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
@@ -246,7 +246,7 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
         kind, data = data[:1], data[1:]
         if kind == b"s":
             (checkpoints.folder / "settings.json").write_bytes(data)
-            run.stopped(folder)
+            run_folder.stopped(folder)
         elif kind and kind[0] in parts:
             parts[kind[0]].write_bytes(data)
             storage.load_entry("k")

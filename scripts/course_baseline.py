@@ -18,7 +18,7 @@ from keras.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, Ma
 from keras.models import Sequential
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from asl_fast.training.fit import TrainingClock
+from asl_fast.training.clock import TrainingClock
 
 
 def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

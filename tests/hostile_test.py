@@ -22,12 +22,13 @@ from PIL import Image
 
 from asl_fast import Checkpoints, InputError, Records
 from asl_fast.data import csv_table as table
+from asl_fast.data import dataset
 from asl_fast.data.convert import convert
 from asl_fast.data.records import damage_in_words, write_index, write_shard
 from asl_fast.images import decode
 from asl_fast.models import saving
 from asl_fast.system import storage
-from asl_fast.training import run
+from asl_fast.training import run, run_folder
 from asl_fast.training.checkpoint import Checkpointing
 from tests.samples import blobs, write_csv
 
@@ -450,7 +451,7 @@ OTHER_CHECKPOINTS = {
 def test_a_checkpoint_of_something_else_is_passed_over(tmp_path, caplog, arguments):
     checkpoint(tmp_path, **arguments)
     assert Checkpoints(tmp_path).load() is None
-    assert "00000001.checkpoint is no checkpoint of this package's" in caplog.text
+    assert "00000001.checkpoint is not a checkpoint of this package" in caplog.text
 
 
 def test_a_checkpoint_with_other_callbacks_is_refused(tmp_path):
@@ -462,7 +463,7 @@ def test_a_checkpoint_with_other_callbacks_is_refused(tmp_path):
     with pytest.raises(InputError, match="begun with other callbacks"):
         Checkpointing(Checkpoints(tmp_path), 2, 0).restore(model)
     checkpoint(tmp_path, {"step": 0}, [v.astype(np.float64) for v in values])
-    with pytest.raises(InputError, match="of another model or optimizer"):
+    with pytest.raises(InputError, match="belongs to another model or optimizer"):
         Checkpointing(Checkpoints(tmp_path), 2, 0).restore(model)
 
 
@@ -482,10 +483,10 @@ def test_settings_that_no_run_wrote_are_refused(tmp_path, content):
     path = tmp_path / "checkpoints" / "settings.json"
     path.parent.mkdir()
     path.write_text(json.dumps(SETTINGS))
-    assert run.stopped(tmp_path) == SETTINGS
+    assert run_folder.stopped(tmp_path) == SETTINGS
     path.write_text(json.dumps(SETTINGS | content) if isinstance(content, dict) else content)
-    with pytest.raises(InputError, match="settings.json can't be read, or is not as a run writes"):
-        run.stopped(tmp_path)
+    with pytest.raises(InputError, match="settings.json can't be read, or a run did not write it"):
+        run_folder.stopped(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -499,9 +500,9 @@ def test_settings_that_no_run_wrote_are_refused(tmp_path, content):
         ({"changes": {"augment": 1}}, "The augment must be AugmentOptions"),
     ],
 )
-def test_a_run_checks_what_its_settings_say(tmp_path, arguments, message):
+def test_a_run_checks_what_its_settings_say(folder, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
-        run.train(None, tmp_path, **arguments)
+        run.train(dataset.load(folder), tmp_path / "run", **arguments)
 
 
 @pytest.mark.parametrize("part", ["images.npy", "labels.npy", "facts.json"])

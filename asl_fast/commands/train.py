@@ -158,9 +158,9 @@ def train(
     files: dict[str, Any] = {"data": data, "train": train, "valid": valid}
     if resume:
         console.load_tensorflow(verbose)
-        from asl_fast.training import run
+        from asl_fast.training import run_folder
 
-        files, settings = run.resumed(out, files, settings, given=_given(context))
+        files, settings = run_folder.resumed(out, files, settings, given=_given(context))
     dataset = console.load_data(**files, damaged=damaged, service=service or "")
     console.load_tensorflow(verbose)
     from asl_fast.training import run

@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import lzma
-import re
 import warnings
 import zipfile
 import zlib
@@ -23,6 +22,7 @@ from asl_fast.data.source import DataSource, Read, file_facts
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import ragged_row
 
 __all__ = [
     "CLASSES",
@@ -310,10 +310,10 @@ def _read(content: bytes, name: str, first_row: int) -> pd.DataFrame:
             f"{name}, row {first_row}: more cells than the header has names."
         ) from None
     except pd.errors.ParserError as error:
-        match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if not match:
+        found = ragged_row(error)
+        if found is None:
             raise InputError(f"{name} can't be read as CSV: {error}.") from None
-        expected, line, cells = map(int, match.groups())
+        expected, line, cells = found
         raise InputError(
             f"{name}, row {line - 2 + first_row}: {cells} cells where the header has {expected} "
             "names."

@@ -25,6 +25,7 @@ from asl_fast.data import tfrecord
 from asl_fast.data.pipeline import shuffled, steps_per_epoch, without_autotuning
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import UNEXPECTED_COUNT, UNPARSED_RECORD, file_error_reason
 
 __all__ = ["INDEX", "Records", "Shard", "damage_in_words", "write_index", "write_shard"]
 
@@ -45,7 +46,7 @@ _NO_LABEL = -(2**63)  # which no index contains
 # own text; that of its parser, either of two, as a NUL in the record ends the message; that of
 # `assert_cardinality`.
 _MISMATCH = "records are not as the index says"
-_MISMATCHES = (_MISMATCH, "ParseExample", "Could not parse example", "was expected to contain")
+_MISMATCHES = (_MISMATCH, UNEXPECTED_COUNT, *UNPARSED_RECORD)
 
 _log = logging.getLogger(__name__)
 
@@ -543,8 +544,7 @@ def _write(path: Path, records: Any, compression: str) -> Shard:
                     writer.write(record)
                     rows += 1
         except tf.errors.OpError as error:
-            reason = error.message.rpartition("; ")[2]  # after the path
-            raise InputError(f"{path} can't be written: {reason}.") from None
+            raise InputError(f"{path} can't be written: {file_error_reason(error)}.") from None
         digest = _sha256(aside)
     return Shard(path.name, rows, digest)
 

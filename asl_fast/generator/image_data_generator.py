@@ -14,6 +14,7 @@ import tensorflow as tf
 from asl_fast.generator import replay
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
 from asl_fast.generator.iterators import BaseGenerator, NumpyArrayIterator, warn_of_channels
+from asl_fast.system import private_api
 from asl_fast.transforms import augmentation, standardize
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
@@ -179,7 +180,7 @@ class ImageDataGenerator(BaseGenerator):
             warnings.simplefilter("ignore")  # Keras has warned already
             own = cls(
                 **{name: getattr(generator, name) for name in names},
-                validation_split=generator._validation_split,
+                validation_split=private_api.validation_split(generator),
             )
         for name in own._statistics:
             if getattr(generator, name) is not None:
@@ -435,7 +436,7 @@ class ImageDataGenerator(BaseGenerator):
         function = self.preprocessing_function
         if function is None:
             return images
-        if function.__module__.startswith("keras.src.applications"):
+        if function.__module__.startswith(private_api.KERAS_APPLICATIONS):
             return function(images)
 
         def each(batch: np.ndarray) -> np.ndarray:

@@ -19,13 +19,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# No public name: `type(iter(dataset))` is the only other way to it.
-from tensorflow.python.data.ops.iterator_ops import OwnedIterator
-
 from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
 from asl_fast.generator.replay import Pass, Replay
 from asl_fast.generator.subset import subset_rows
 from asl_fast.images.file_types import KERAS_SUFFIXES
+from asl_fast.system import private_api
 from asl_fast.system.errors import InputError
 from asl_fast.transforms import augmentation
 from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
@@ -171,7 +169,7 @@ class Iterator(tf.data.Dataset):
             self._replay = Replay(self._augment_options, n, size, batch_size, shuffle, seed, saving)
         self._batches_given = self._own_passes = 0
         self._current_pass: int | None = None
-        self._stream: OwnedIterator | None = None
+        self._stream: Any = None
         batches_per_call = _VALUES_PER_CALL // (batch_size * int(np.prod(image_shape)))
         self._rows_per_call = min(max(1, min(16, batches_per_call)) * batch_size, n)
         with tf.device("CPU"):
@@ -187,7 +185,7 @@ class Iterator(tf.data.Dataset):
             )
             self._dataset = without_autotuning(self._in_batches())
             requests = self._loaded(self._requests(), parallel=False).map(self.finish)
-            self._requests_done = OwnedIterator(requests.with_options(_on_demand()))
+            self._requests_done = iter(requests.with_options(_on_demand()))
         super().__init__(tf.data.experimental.to_variant(self._dataset))
 
     # The interface of a dataset.
@@ -289,7 +287,7 @@ class Iterator(tf.data.Dataset):
                 self._generator.warn_unfitted()
                 self._current_pass = int(self._next_pass)
                 self._own_passes += 1
-                self._stream = OwnedIterator(self)
+                self._stream = super().__iter__()
             batch = self._as_numpy(self._stream.__next__)
             self._batches_given += 1
             self.batch_index += 1
@@ -509,7 +507,7 @@ def _on_demand() -> tf.data.Options:
     return options
 
 
-class _EndlessIterator(OwnedIterator):
+class _EndlessIterator(private_api.OwnedIterator):
     """Iterates over one pass in a graph, and endlessly in Python, as NumPy arrays.
 
     `keras.Model.fit` asks for batches within its compiled step, and for a new iterator at each
@@ -527,7 +525,7 @@ class _EndlessIterator(OwnedIterator):
         try:
             return self._iterated._as_numpy(self._pull)
         except StopIteration:
-            self._pull = OwnedIterator(self._iterated).__next__
+            self._pull = tf.data.Dataset.__iter__(self._iterated).__next__
             return self._iterated._as_numpy(self._pull)
 
 

@@ -19,6 +19,7 @@ from asl_fast.inference.targets import TARGETS
 from asl_fast.models.network import pixel_divisor
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import flatten_layers
 
 __all__ = ["BOUND", "INT8_BOUND", "INT8_SAME", "Exported", "export"]
 
@@ -233,7 +234,8 @@ def _random(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def _in_float32(model: keras.Model) -> keras.Model:
     """Returns the model if all its layers are float32, otherwise a float32 copy."""
-    if all(layer.dtype_policy.compute_dtype == "float32" for layer in model._flatten_layers()):
+    policies = [layer.dtype_policy for layer in flatten_layers(model, include_self=True)]
+    if {policy.compute_dtype for policy in policies} == {"float32"}:
         return model
     copy = type(model).from_config(_with_float32(model.get_config()))
     copy.set_weights(model.get_weights())

@@ -22,18 +22,13 @@ import keras
 from asl_fast.generator import file_iterators as files
 from asl_fast.generator import image_data_generator as generator
 from asl_fast.generator import iterators
+from asl_fast.generator.keras_iterators import replace_keras_iterator
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import KERAS_GENERATOR_HOMES, KERAS_LOADER_HOMES
 from asl_fast.training import fit as trainer
-from asl_fast.training import source
 
 __all__ = ["run"]
 
-# Where scripts import the generator from, today or in older versions.
-_GENERATOR_MODULES = (
-    "keras.preprocessing.image",
-    "keras._tf_keras.keras.preprocessing.image",
-    "keras.src.legacy.preprocessing.image",
-)
 _FAST = {
     "ImageDataGenerator": generator.ImageDataGenerator,
     "NumpyArrayIterator": iterators.NumpyArrayIterator,
@@ -41,7 +36,6 @@ _FAST = {
     "DataFrameIterator": files.DataFrameIterator,
     "Iterator": iterators.Iterator,
 }
-_LOADER_MODULES = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
 _WORKERS = ("max_queue_size", "workers", "use_multiprocessing")
 # The order of the arguments that `…_generator` had in Keras 2.
 _ARGUMENTS = {
@@ -128,10 +122,10 @@ class _Patches:
         model, load = keras.Model, self._load(keras.models.load_model)
         changes: list[tuple[Any, str, Any]] = [
             (import_module(module), name, fast)
-            for module in _GENERATOR_MODULES
+            for module in KERAS_GENERATOR_HOMES
             for name, fast in _FAST.items()
         ]
-        changes += [(import_module(module), "load_model", load) for module in _LOADER_MODULES]
+        changes += [(import_module(module), "load_model", load) for module in KERAS_LOADER_HOMES]
         changes += [
             (model, f"{name}_generator", self._generator_method(name)) for name in _ARGUMENTS
         ]
@@ -166,7 +160,7 @@ class _Patches:
             del given["self"]
             for name in ("steps_per_epoch", "validation_steps"):
                 self._round(given, name)
-            x = given["x"] = source.own_iterator(given.get("x"))
+            x = given["x"] = replace_keras_iterator(given.get("x"))
             if not isinstance(x, iterators.Iterator):
                 return original(model, **given)
             steps = given.get("steps_per_epoch")

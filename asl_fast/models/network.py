@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import flatten_layers
 from asl_fast.transforms.standardize import Standardize
 
 __all__ = ["build_cnn", "check_probabilities", "pixel_divisor"]
@@ -59,7 +60,7 @@ def pixel_divisor(model: keras.Model) -> float:
     It is 1 for a model that scales pixels itself, by a `Rescaling` or `Standardize` layer before
     its first layer with weights, and 255 for others.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.Rescaling):
             scale = float(np.max(layer.scale))
         elif isinstance(layer, Standardize):

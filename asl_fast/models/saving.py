@@ -1,7 +1,6 @@
 """Model files: Keras's own format, with the letters of the outputs."""
 
 import json
-import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import keras
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import unreadable_model_reason
 from asl_fast.system.storage import replacing
 
 # Keras finds the layers of a saved model by name, once their modules are imported.
@@ -65,18 +65,11 @@ def load_model(path: Path) -> keras.Model:
 
 def _explain(path: Path, error: Exception) -> str:
     """Returns in one line why a model can't be loaded."""
-    text = str(error)
     if path.suffix not in _SUFFIXES:
         return f"its name must end in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}."
     if path.suffix == _SUFFIXES[0] and not zipfile.is_zipfile(path):
         return "it is truncated, or not a Keras file."
-    if "No model config" in text:
-        return "it holds only weights. Save the whole model, with model.save()."
-    if "arbitrary code" in text:
-        return "it contains Python code (in a Lambda layer), which is not run."
-    if unknown := re.search(r"Could not locate (?:class|function) '([^']*)'", text):
-        return f"it needs {unknown[1]}, which is not part of Keras."
-    return next(iter(text.splitlines()), type(error).__name__)
+    return unreadable_model_reason(error)
 
 
 def read_letters(path: Path) -> tuple[str, ...] | None:

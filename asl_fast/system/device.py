@@ -1,4 +1,4 @@
-"""The device at hand: what it is, what it holds, and whether XLA suits it."""
+"""The device: its kind, its memory, and whether XLA suits it."""
 
 import os
 from pathlib import Path
@@ -6,20 +6,10 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.python.client import device_lib
 
-# Only switching it on has a public name.
-from tensorflow.python.framework.config import is_op_determinism_enabled
+from asl_fast.system import private_api
 
-__all__ = [
-    "Choice",
-    "accelerator",
-    "choose_jit",
-    "cpu",
-    "describe",
-    "gpu_details",
-    "memory",
-]
+__all__ = ["Choice", "accelerator", "choose_jit", "cpu", "describe", "gpu_details", "memory"]
 
 
 def _allow_growth() -> None:
@@ -31,26 +21,26 @@ def _allow_growth() -> None:
             return
 
 
-# TensorFlow takes the setting before it first uses a GPU only: at import, or it is too late.
+# At import, as TensorFlow accepts the setting only before it first uses a GPU.
 if os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH", "true").lower() != "false":
     _allow_growth()
 
 
 class Choice(NamedTuple):
-    """What was chosen, and why, in words for the user."""
+    """A choice, and the reason in words for the user."""
 
     value: Any
     why: str
 
 
 def gpu_details() -> list[dict[str, Any]]:
-    """Returns what TensorFlow knows of each GPU: `device_name`, `compute_capability`."""
+    """Returns TensorFlow's details of each GPU: `device_name`, `compute_capability`."""
     devices = tf.config.list_physical_devices("GPU")
     return [tf.config.experimental.get_device_details(device) for device in devices]
 
 
 def accelerator() -> str | None:
-    """Returns TensorFlow's name of the GPU that trains, or None where the CPU does."""
+    """Returns TensorFlow's name of the GPU to train on, or None for the CPU."""
     return "/GPU:0" if tf.config.list_physical_devices("GPU") else None
 
 
@@ -60,31 +50,32 @@ def cpu() -> tuple[str, frozenset[str]]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return "", frozenset()
-    found = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
-    found = {name.strip(): value.strip() for name, value in found.items()}
-    return found.get("model name", ""), frozenset(found.get("flags", "").split())
+    # The first core's lines come last, and win.
+    pairs = (line.split(":", 1) for line in reversed(lines) if ":" in line)
+    core = {name.strip(): value.strip() for name, value in pairs}
+    return core.get("model name", ""), frozenset(core.get("flags", "").split())
 
 
 def describe() -> str:
-    """Returns the device in words, as "CPU, 8 cores" or "GPU, NVIDIA A100, 2 of them"."""
+    """Returns the device for people to read: "CPU, 8 cores" or "GPU, NVIDIA A100, 2 of them"."""
     gpus = gpu_details()
     if not gpus:
-        # Not every system tells how many of its cores this process may use.
-        mine = getattr(os, "sched_getaffinity", None)
-        return f"CPU, {len(mine(0)) if mine else os.cpu_count()} cores"
+        # Only Linux tells how many cores this process may use.
+        affinity = getattr(os, "sched_getaffinity", None)
+        return f"CPU, {len(affinity(0)) if affinity else os.cpu_count()} cores"
     name = gpus[0].get("device_name", "unknown")
     return f"GPU, {name}" + (f", {len(gpus)} of them" if len(gpus) > 1 else "")
 
 
 def memory() -> int:
-    """Returns the bytes that TensorFlow may use of the device that trains.
+    """Returns how many bytes of the training device's memory TensorFlow may use.
 
-    This starts TensorFlow's use of the GPU, if there is one.
+    If there is a GPU, this makes TensorFlow initialise it.
     """
     if accelerator() is None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = [found for found in device_lib.list_local_devices() if found.device_type == "GPU"]
-    return gpus[0].memory_limit
+    devices = private_api.list_local_devices()
+    return next(one.memory_limit for one in devices if one.device_type == "GPU")
 
 
 def choose_jit(requested: str = "auto", model: keras.Model | None = None) -> Choice:
@@ -92,18 +83,18 @@ def choose_jit(requested: str = "auto", model: keras.Model | None = None) -> Cho
 
     Args:
         requested: "on", "off", or "auto": on where there is a GPU and the model can be compiled.
-            XLA's convolutions for CPUs are several times slower than TensorFlow's own. The
-            augmentation is compiled on both.
+            On CPUs XLA's convolutions are several times slower than TensorFlow's own; the
+            augmentation is compiled in either case.
         model: The model to train, or None.
     """
     if requested != "auto":
         return Choice(requested == "on", "as asked for")
-    layers = model._flatten_layers() if model is not None else []
-    hindering = sorted({type(layer).__name__ for layer in layers if not layer.supports_jit})
-    if hindering:
-        return Choice(False, f"`{hindering[0]}` in your model has supports_jit=False")
+    layers = [] if model is None else private_api.flatten_layers(model, include_self=True)
+    unsupported = sorted({type(layer).__name__ for layer in layers if not layer.supports_jit})
+    if unsupported:
+        return Choice(False, f"`{unsupported[0]}` in your model has supports_jit=False")
     if not gpu_details():
         return Choice(False, "XLA's convolutions are slow on CPUs; the augmentation is compiled")
-    if is_op_determinism_enabled():
+    if private_api.is_op_determinism_enabled():
         return Choice(False, "TensorFlow's deterministic operations are on")
     return Choice(True, "the step is one program on the GPU")

@@ -1,4 +1,4 @@
-"""The errors for what the user can mend."""
+"""Errors the user can fix."""
 
 __all__ = ["DivergenceError", "InputError"]
 

@@ -1,4 +1,4 @@
-"""Holding back what TensorFlow and its converters write to standard error."""
+"""Holds back what TensorFlow and its converters write to standard error."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ __all__ = ["held", "import_tensorflow"]
 def held() -> Iterator[None]:
     """Holds back what the process writes to standard error, and shows it only if the block fails.
 
-    An `InputError` is no such failure: its one line says what was wrong.
+    An `InputError` does not count as a failure: its one line says what was wrong.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -37,13 +37,13 @@ def held() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and looks for devices; what that writes is shown only where it fails.
+    """Imports TensorFlow and looks for devices, silently unless that fails.
 
-    Some of those lines come before TensorFlow's logging is set up and obey no setting.
+    Some of its lines come before its logging is set up and obey no setting.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with held():
         import tensorflow
 
-        tensorflow.config.list_physical_devices()  # reports a driver that is not there
+        tensorflow.config.list_physical_devices()  # complains about a missing driver

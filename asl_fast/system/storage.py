@@ -1,4 +1,4 @@
-"""Files on disk: whole or not at all, and the cache of parsed data sets."""
+"""Files written atomically, and the cache of parsed data sets."""
 
 import contextlib
 import json
@@ -28,21 +28,21 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_ASIDE = ".partial."
+_PARTIAL = ".partial."
 _DAY = 24 * 60 * 60.0  # seconds
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which takes the place of `path` once the block has ended well.
+    """Yields a path to write to, which replaces `path` if the block succeeds.
 
-    Whoever looks at `path` sees the old file or the new one, never a part; when the block raises,
-    what it wrote is removed.
+    Readers of `path` see the old file or the new one, never a part. If the block raises, what it
+    wrote is removed.
 
     Raises:
-        InputError: It can't be written, or what the block reads can't be read.
+        InputError: The block raised an `OSError`, or the file can't be replaced.
     """
-    # The suffix stays last: Keras and matplotlib choose the format by it.
+    # The suffix stays last, as Keras and matplotlib choose the format by it.
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield aside
@@ -62,9 +62,9 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields a new folder to fill, which takes the place of `path` once the block has ended well.
+    """Yields a new folder to fill, which replaces `path` if the block succeeds.
 
-    Where `path` is a folder already, there is none for a moment: no system has one call for it.
+    An existing folder is missing for a moment, as no system replaces one in a single call.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     before = path.with_name(f".{path.name}.{os.getpid()}.before")
@@ -73,8 +73,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         yield aside
         for part in aside.rglob("*"):
             if part.is_file():
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
+                _sync(part)
         if path.is_dir():
             path.rename(before)
         aside.rename(path)
@@ -84,10 +83,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes a folder for results.
+    """Creates a folder for results if it is missing, and returns it.
 
     Raises:
-        InputError: It can't be made or written to.
+        InputError: It can't be created or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -101,12 +100,12 @@ def make_folder(path: Path) -> Path:
 
 
 class Entry(NamedTuple):
-    """What the cache holds of a file: the arrays, memory-mapped, and what was found out.
+    """A cached data set.
 
     Attributes:
-        images: uint8, (rows, 28, 28, 1).
-        labels: int32, (rows,).
-        facts: A dictionary that JSON can hold.
+        images: uint8, (rows, 28, 28, 1), memory-mapped.
+        labels: int32, (rows,), memory-mapped.
+        facts: About the file that it was parsed from, for JSON.
     """
 
     images: np.ndarray
@@ -115,23 +114,23 @@ class Entry(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Returns the folder of the cache: `ASL_FAST_CACHE`, or the user's own for this package."""
-    named = os.environ.get("ASL_FAST_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("asl_fast", appauthor=False)
+    """Returns the cache folder: `ASL_FAST_CACHE`, or the user's cache folder for this package."""
+    path = os.environ.get("ASL_FAST_CACHE")
+    return Path(path) if path else platformdirs.user_cache_path("asl_fast", appauthor=False)
 
 
 def load_entry(key: str) -> Entry | None:
-    """Returns what was saved under `key`, or None where nothing whole is there."""
+    """Returns what was saved under `key`, or None if that is missing or damaged."""
     folder = cache_folder() / key
     try:
         facts = json.loads((folder / "facts.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
         if images.ndim != 4 or labels.shape != images.shape[:1] or not isinstance(facts, dict):
-            raise ValueError("its parts don't belong together")
+            raise ValueError("its files don't belong together")
     except FileNotFoundError:
         return None
-    except Exception as error:  # NumPy raises what comes up in a broken header
+    except Exception as error:  # NumPy raises many kinds for a broken header
         _log.warning("The cached data in %s is damaged and is made anew (%s).", folder, error)
         return None
     return Entry(images, labels, facts)
@@ -140,15 +139,15 @@ def load_entry(key: str) -> Entry | None:
 def save_entry(key: str, images: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> Entry:
     """Saves arrays and facts under `key` and returns them as `load_entry` would.
 
-    Where the cache can't be written to, a warning says so and the arrays are returned as they are.
+    If the cache can't be written to, that is logged as a warning, and the arrays are returned.
     """
     folder = cache_folder() / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f"{_ASIDE}*"):  # by a process that was killed
-            if left.stat().st_mtime < time.time() - _DAY:
-                shutil.rmtree(left, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=folder.parent))
+        for leftover in folder.parent.glob(f"{_PARTIAL}*"):  # of a process that was killed
+            if leftover.stat().st_mtime < time.time() - _DAY:
+                shutil.rmtree(leftover, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder.parent))
         try:
             np.save(aside / "images.npy", images)
             np.save(aside / "labels.npy", labels)

@@ -1,4 +1,4 @@
-"""Processes that do parts of a work at the same time."""
+"""Worker processes."""
 
 import multiprocessing
 import sys
@@ -12,29 +12,28 @@ __all__ = ["Workers"]
 
 
 class Workers(ProcessPoolExecutor):
-    """A pool of processes that know nothing of the caller's main module.
+    """A pool of processes that don't import the caller's main module.
 
-    They have no use for it, it may take seconds to import, and a script without the usual
-    `if __name__ == "__main__"` would start itself anew in each of them.
+    They don't need it, it may take seconds to import, and a script without the usual
+    `if __name__ == "__main__"` would run again in each of them.
 
     Args:
-        count: Int, at least 1, processes at most.
-        begin: What each of them does first.
+        count: Int, at least 1, the most processes.
+        begin: Called first in each of them.
     """
 
     def __init__(self, count: int, begin: Callable[[], object] | None = None) -> None:
-        # Not "fork": TensorFlow's threads may hold locks that a forked child would wait for
-        # forever.
+        # Not "fork": TensorFlow's threads may hold locks that a child would wait for forever.
         super().__init__(count, multiprocessing.get_context("spawn"), begin)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As `concurrent.futures.Executor.submit`, which also starts the processes."""
-        with _main_hidden():
+        """As `concurrent.futures.Executor.submit`, which starts the processes."""
+        with _hidden_main():
             return super().submit(fn, *args, **kwargs)
 
 
 @contextmanager
-def _main_hidden() -> Iterator[None]:
+def _hidden_main() -> Iterator[None]:
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

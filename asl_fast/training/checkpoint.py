@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had never been stopped."""
+"""Checkpoints: what a training needs to continue as if it had never been stopped."""
 
 import contextlib
 import hashlib
@@ -28,10 +28,10 @@ __all__ = ["Checkpointing", "Checkpoints"]
 
 _log = logging.getLogger(__name__)
 
-# The wish to end, among many workers' wishes to save.
-_END = 1 << 20
+# A worker's wish to stop, added to the number of workers that wish to save.
+_STOP = 1 << 20
 
-# What a checkpoint states besides the values, and how.
+# The header of a checkpoint, and its types.
 _FACTS: dict[str, Any] = {
     "identity": dict,
     "epoch": int,
@@ -45,17 +45,17 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class _Saved(NamedTuple):
-    """A checkpoint's content: what JSON holds, and the variables' values in their order."""
+    """A checkpoint's content: its header, and the variables' values in their order."""
 
     facts: dict[str, Any]
     values: list[np.ndarray]
 
 
 def _parsed(payload: bytes) -> _Saved:
-    """Returns what `Checkpoints.save` wrote.
+    """Parses what `Checkpoints.save` wrote.
 
     Raises:
-        Exception: Of any kind, where it did not write that.
+        Exception: Of any kind, if the payload is something else.
     """
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
@@ -68,26 +68,26 @@ def _parsed(payload: bytes) -> _Saved:
             raise ValueError(f"its {name} is {facts[name]!r}"[:80])
     steps = facts["steps"]
     if not (facts["epoch"] >= 0 and 0 <= facts["step"] <= (1 if steps is None else steps)):
-        raise ValueError(f"it stands at step {facts['step']} of {steps}")
+        raise ValueError(f"its step is {facts['step']} of {steps}")
     return _Saved(facts, values)
 
 
 class Checkpoints:
-    """A folder of checkpoints, the last two of a training.
+    """A folder of the last two checkpoints of a training.
 
-    A checkpoint is written aside and renamed, so that a process killed at any moment leaves the
-    ones before it; and it ends with its own SHA-256, so that one that was damaged later is
-    noticed, and the one before it used.
+    A checkpoint is written to a temporary file and renamed, so that a process killed at any moment
+    leaves the earlier ones; and it ends with its own SHA-256, so that damage is noticed and the
+    earlier one used.
 
     Args:
-        folder: Made if need be.
-        seconds: Float, at least 0: how long to train before the next checkpoint within an epoch.
-            Each epoch ends with one besides.
-        identity: What must be the same for a training to go on, by names for people to read, as
-            JSON holds it: the settings, and hashes of the data.
+        folder: Created if missing.
+        seconds: Float, at least 0, between two checkpoints within an epoch. Each epoch ends with
+            one, too.
+        identity: What must stay the same for a training to continue, by readable names, for JSON:
+            the settings, and hashes of the data.
 
     Raises:
-        InputError: The seconds are below 0 or no number.
+        InputError: The seconds are below 0 or not finite.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Checkpoints:
         self._lock = filelock.FileLock(folder / "lock", timeout=0)
 
     def __enter__(self) -> Self:
-        """Locks the folder, which the end of the process would free too.
+        """Locks the folder; the end of the process unlocks it, too.
 
         Raises:
             InputError: Another training writes to it, or it can't be written to.
@@ -114,31 +114,30 @@ class Checkpoints:
             self._lock.acquire()
         except filelock.Timeout:
             raise InputError(
-                f"Another training writes to {self.folder}. Wait for its end, or choose another "
+                f"Another training writes to {self.folder}. Wait until it ends, or choose another "
                 "folder."
             ) from None
-        for left in self.folder.glob(".*.partial*"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for leftover in self.folder.glob(".*.partial*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def save(self, facts: Mapping[str, Any], values: Sequence[np.ndarray]) -> None:
-        """Writes a checkpoint and removes those before the last two.
+        """Writes a checkpoint and removes all but the last two.
 
-        Where it can't be written, a warning says so; the ones before it are kept.
+        If it can't be written, that is logged as a warning, and the earlier ones are kept.
 
         Args:
-            facts: As JSON holds it.
-            values: In the order in which they will be wanted.
+            facts: The header but for the identity, for JSON.
+            values: Of the variables, in the order of restoration.
         """
         paths = self._paths()
         number = 1 + max((int(path.stem) for path in paths), default=0)
-        text = json.dumps({"identity": self._identity, **facts})
+        header = json.dumps({"identity": self._identity, **facts}).encode()
         content = io.BytesIO()
-        header = np.frombuffer(text.encode(), np.uint8)
-        np.savez(content, header, *values)
+        np.savez(content, np.frombuffer(header, np.uint8), *values)
         payload = content.getbuffer()
         path = self.folder / f"{number:08}.checkpoint"
         try:
@@ -146,19 +145,19 @@ class Checkpoints:
                 file.write(payload)
                 file.write(hashlib.sha256(payload).digest())
         except InputError as error:
-            _log.warning("The checkpoint %s Training goes on; the one before it is kept.", error)
+            _log.warning("The checkpoint %s Training goes on; the earlier one is kept.", error)
             return
         for old in paths[:-1]:
             with contextlib.suppress(OSError):
                 old.unlink()
 
     def load(self) -> _Saved | None:
-        """Returns the last whole checkpoint, or None where there is none.
+        """Returns the last intact checkpoint, or None if there is none.
 
-        A warning names each that is damaged.
+        Each damaged one is logged as a warning.
 
         Raises:
-            InputError: It is of a training with another identity; names the difference.
+            InputError: It belongs to a training with another identity; names the difference.
         """
         for path in reversed(self._paths()):
             try:
@@ -172,47 +171,47 @@ class Checkpoints:
                 continue
             try:
                 saved = _parsed(payload)
-            except Exception as error:  # whatever comes up in what reads archives and headers
-                _log.warning("%s is no checkpoint of this package's (%s).", path, error)
+            except Exception as error:  # reading archives and headers raises many kinds
+                _log.warning("%s is not a checkpoint of this package (%s).", path, error)
                 continue
             self._check(saved.facts.pop("identity"))
             return saved
         return None
 
     def clear(self) -> None:
-        """Removes the folder, of a training that has come to its end."""
+        """Removes the folder of a training that has finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
     def _check(self, identity: Mapping[str, Any]) -> None:
-        for name in self._identity | identity:  # in the order in which they were given
+        for name in self._identity | identity:  # in the given order
             before, now = identity.get(name), self._identity.get(name)
             if before != now:
                 raise InputError(
                     f"The training in {self.folder} was begun with another {name}: {before}, and "
-                    f"now it is {now}. Give what it was begun with, or choose another folder."
+                    f"now it is {now}. Restore the former, or choose another folder."
                 )
 
 
 class Checkpointing(keras.callbacks.Callback):
-    """Saves a training's state as it goes, and restores it.
+    """Saves a training's state regularly, and restores it.
 
     Args:
-        checkpoints: Where.
-        steps: Int, steps of an epoch, or None if it is not known or batches can't be taken up
-            within an epoch; then only whole epochs are saved.
-        first_epoch: Int, where a training begins that has no checkpoint.
-        callbacks: Those whose state is kept: with `get_state()`, to what JSON holds, and
-            `set_state(state)`.
-        writes: Bool. False where another worker writes what all have come to.
+        checkpoints: The folder.
+        steps: Int, steps per epoch; or None if that is unknown or batches can't resume within an
+            epoch, so that only whole epochs are saved.
+        first_epoch: Int, where a training without a checkpoint begins.
+        callbacks: Those with `get_state()`, whose result must suit JSON, and `set_state(state)`
+            are saved too.
+        writes: Bool. False where another worker writes for all.
 
     Attributes:
         epoch: Int, the epoch to begin with.
-        done: Int, the steps of it that are done already.
-        agree: From an int that this worker wishes to the sum of all workers'; all of them ask at
-            the same steps.
+        done: Int, how many of its steps are done.
+        agree: From this worker's wish, an int, to the sum of all workers'. All ask at the same
+            steps.
     """
 
     def __init__(
@@ -239,11 +238,11 @@ class Checkpointing(keras.callbacks.Callback):
             facts = self._saved.facts
             self.epoch, self.done = facts["epoch"], facts["step"]
             if None in (facts["steps"], steps):
-                if self.done:  # what may have another order is taken up at whole epochs only
+                if self.done:
                     raise InputError(
-                        f"The training in {checkpoints.folder} was stopped within an epoch, where "
-                        "only batches in the order that they had can be taken up. Give what it "
-                        "was begun with, or choose another folder."
+                        f"The training in {checkpoints.folder} was stopped within an epoch, and "
+                        "the order of these batches may be another. Give the data and model that "
+                        "it was begun with, or choose another folder."
                     )
             elif facts["steps"] != steps:
                 raise InputError(
@@ -253,13 +252,13 @@ class Checkpointing(keras.callbacks.Callback):
         self._position = self.epoch, self.done
 
     def restore(self, model: keras.Model) -> None:
-        """Gives everything the values that were saved.
+        """Restores the saved values, once.
 
         Args:
             model: Compiled and built; within an epoch its metrics too.
 
         Raises:
-            InputError: They are of another model.
+            InputError: The checkpoint belongs to another model.
         """
         if self._saved is None:
             return
@@ -269,16 +268,16 @@ class Checkpointing(keras.callbacks.Callback):
         wanted = [(variable.shape, tf.as_dtype(variable.dtype).size) for variable in variables]
         if wanted != [(value.shape, value.dtype.itemsize) for value in values]:
             raise InputError(
-                f"The checkpoint in {self._checkpoints.folder} is of another model or optimizer. "
-                "Choose another folder."
+                f"The checkpoint in {self._checkpoints.folder} belongs to another model or "
+                "optimizer. Choose another folder."
             )
         if len(self._stateful) != len(facts["callbacks"]):
             raise InputError(
                 f"The training in {self._checkpoints.folder} was begun with other callbacks. Give "
-                "the same, or choose another folder."
+                "the same ones, or choose another folder."
             )
         for variable, value in zip(variables, values, strict=True):
-            # NumPy knows no bfloat16, and gives the bytes as they are.
+            # NumPy loads bfloat16, which it does not know, as raw bytes.
             typed = value.view(variable.numpy().dtype) if value.dtype.kind == "V" else value
             variable.assign(typed)
         self._history, self._epochs = facts["history"], facts["epochs"]
@@ -286,12 +285,12 @@ class Checkpointing(keras.callbacks.Callback):
             callback.set_state(state)
 
     def put_history(self, model: keras.Model) -> None:
-        """Gives the model's history the epochs that were done before."""
+        """Puts the earlier epochs into the model's history."""
         model.history.history = {name: list(values) for name, values in self._history.items()}
         model.history.epoch = list(self._epochs)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Restores, after Keras has set the metrics back."""
+        """Restores, after Keras has reset the metrics."""
         if self._saved is not None:
             self.restore(self.model)
             self.put_history(self.model)
@@ -299,22 +298,22 @@ class Checkpointing(keras.callbacks.Callback):
         self._last = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Saves where it is time, or where a signal asked for an end."""
+        """Saves if that is due, and stops if a signal asked for it."""
         if self._steps is not None:
             done = min(batch + 1, self._steps)
             if done <= self._position[1]:
-                return  # a step that was taken before the training was stopped
+                return  # a step from before the resumption
             self._position = self._position[0], done
-        overdue = time.monotonic() - self._last >= self._checkpoints.seconds
-        self._do_as_wished(overdue and self._steps is not None)
+        due = time.monotonic() - self._last >= self._checkpoints.seconds
+        self._save_or_stop(due and self._steps is not None)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        """Keeps the training's metrics, before Keras takes the same variables for validation."""
+        """Copies the training's metrics, before Keras reuses the variables for the validation."""
         self._metrics = [variable.numpy() for variable in self.model.metrics_variables]
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Ends where a signal asked for it."""
-        self._do_as_wished()
+        """Stops if a signal asked for it."""
+        self._save_or_stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves."""
@@ -324,13 +323,12 @@ class Checkpointing(keras.callbacks.Callback):
         self._position = epoch + 1, 0
         self._metrics = None
         self._save()
-        self._do_as_wished(saved=True)
+        self._save_or_stop(saved=True)
 
     def __enter__(self) -> Self:
-        """Lets SIGINT and SIGTERM end the training after a checkpoint.
+        """Makes SIGINT and SIGTERM stop the training after a checkpoint, a second one at once.
 
-        A second one ends it at once. Only the main thread receives signals; in others this does
-        nothing.
+        Only the main thread receives signals; in others this does nothing.
         """
         self._before = {}
         if threading.current_thread() is threading.main_thread():
@@ -347,12 +345,12 @@ class Checkpointing(keras.callbacks.Callback):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def _do_as_wished(self, overdue: bool = False, saved: bool = False) -> None:
-        """Saves, if that is overdue, and ends the training, if a signal asked for it."""
-        wishes = self.agree(overdue + _END * (self._stopped_by is not None))
+    def _save_or_stop(self, due: bool = False, saved: bool = False) -> None:
+        """Saves if that is due on any worker, and stops if a signal reached one."""
+        wishes = self.agree(due + _STOP * (self._stopped_by is not None))
         if wishes and self._steps is not None and not saved:
             self._save()
-        if wishes < _END:
+        if wishes < _STOP:
             return
         if self._stopped_by is signal.SIGINT:
             raise KeyboardInterrupt
@@ -361,7 +359,7 @@ class Checkpointing(keras.callbacks.Callback):
     def _variables(self, model: keras.Model, within: bool) -> list[keras.Variable]:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        # The metrics begin anew with each epoch.
+        # Metrics start anew with each epoch.
         metrics = model.metrics_variables if within else []
         return [*model.variables, *model.optimizer.variables, *metrics]
 
@@ -377,7 +375,7 @@ class Checkpointing(keras.callbacks.Callback):
         }
         validating = self._metrics is not None
         variables = self._variables(self.model, within=step > 0 and not validating)
-        values = [variable.numpy() for variable in variables]  # with the other workers' help
+        values = [variable.numpy() for variable in variables]  # which needs all workers
         values += self._metrics or []
         if self._writes:
             self._checkpoints.save(facts, values)

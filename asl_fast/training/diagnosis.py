@@ -1,4 +1,4 @@
-"""What training on this machine would be like, and what stands in the way."""
+"""How this machine would train a model, and what slows it down."""
 
 import dataclasses
 import platform
@@ -16,7 +16,7 @@ import tensorflow as tf
 from asl_fast.models.network import build_cnn
 from asl_fast.models.optimizer import build_optimizer
 from asl_fast.models.recipe import Recipe
-from asl_fast.system import device, storage
+from asl_fast.system import device, private_api, storage
 from asl_fast.system.errors import InputError
 from asl_fast.training import memory, precision, readiness
 from asl_fast.training.fit import traced
@@ -25,7 +25,7 @@ from asl_fast.transforms.standardize import Standardize
 
 __all__ = ["TURNS", "diagnose", "microseconds_an_image"]
 
-TURNS = 7  # of a measurement, after the one that compiles
+TURNS = 7  # repetitions of a measurement, after the one that compiles
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -36,26 +36,30 @@ def diagnose(
     model: keras.Model | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
-    """Finds out how this machine would train a model, and measures a little.
+    """Examines how this machine would train a model, and times a few steps.
 
     Args:
-        recipe: How to train: batch size, optimizer and augmentation count.
-        rows: Int, images of the train set.
-        model: Takes images, gives classes; None for the course's network.
-        progress: Is told what goes on, which takes some ten seconds in all.
+        recipe: Batch size, optimizer and augmentation count.
+        rows: Int, images of the training set.
+        model: From images to classes; None for the course's network.
+        progress: Called with the name of each stage; all take some ten seconds.
 
     Returns:
-        A dictionary of what `asl-fast doctor` shows, ready for JSON.
+        What `asl-fast doctor` shows, for JSON.
 
     Raises:
-        InputError: A model for something else than images.
+        InputError: The model takes no images, or gives no classes.
     """
     model = build_cnn() if model is None else model
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
-        raise InputError(f"The model takes {shape}; needed are images, (None, height, width, c).")
+        raise InputError(
+            f"The model's input must be (None, height, width, channels). Received: {shape}."
+        )
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
-        raise InputError(f"The model gives {model.output_shape}; needed are (None, classes).")
+        raise InputError(
+            f"The model's output must be (None, classes). Received: {model.output_shape}."
+        )
 
     if device.accelerator() is None and precision.has_bfloat16():
         progress("Measuring bfloat16")
@@ -64,12 +68,12 @@ def diagnose(
     jit = device.choose_jit("auto", model)
     size = rows * (int(np.prod(shape[1:])) + 4 * model.output_shape[1])
     too_large = memory.too_large(size)
-    progress("Looking at every operation of the training step")
+    progress("Checking every operation of the training step")
     _compiled(model, recipe)
-    # Without a GPU: what "auto" would take on those of today.
+    # Without a GPU, what "auto" chooses on current ones.
     policy = chosen.value if device.accelerator() else "mixed_bfloat16"
     operations = _operations(model, recipe, policy)
-    progress("Measuring a few steps")
+    progress("Timing a few steps")
     seconds = microseconds_an_image(model, recipe)
     return {
         "versions": {
@@ -121,19 +125,23 @@ def _layers(recipe: Recipe) -> tuple[RandomAugment, Standardize]:
 
 
 def _operations(model: keras.Model, recipe: Recipe, policy: str) -> dict[str, Any]:
-    """Returns what of the training step a GPU would not do, compiled by XLA if it can be."""
+    """Returns the faults of the training step on a GPU, compiled by XLA if possible."""
     if not tf.test.is_built_with_cuda():
-        return {"checked": False, "why": "this TensorFlow knows no NVIDIA GPUs", "found": []}
-    hindered = [layer for layer in model._flatten_layers() if not layer.supports_jit]
+        return {
+            "checked": False,
+            "why": "this TensorFlow is built without NVIDIA GPUs",
+            "found": [],
+        }
+    layers = private_api.flatten_layers(model, include_self=True)
     augment, standardize = _layers(recipe)
-    function, _ = traced(
+    function = traced(
         model,
         *_data(model, recipe.batch_size + 1),
         batch_size=recipe.batch_size,
         augment=augment,
         standardize=standardize,
         precision=policy,
-        jit=not hindered,
+        jit=all(layer.supports_jit for layer in layers),
     )
     findings = readiness.inspect(function)
     return {
@@ -144,30 +152,30 @@ def _operations(model: keras.Model, recipe: Recipe, policy: str) -> dict[str, An
 
 
 def microseconds_an_image(model: keras.Model, recipe: Recipe) -> dict[str, float]:
-    """Measures the parts of a training step, one after the other, on this device.
+    """Times the parts of a training step separately on this device.
 
     Args:
-        model: Takes images, gives classes. It is compiled and trained a little: not for use after.
+        model: From images to classes. Compiling and training changes it.
         recipe: Batch size, optimizer and augmentation count.
 
     Returns:
-        Medians of `TURNS` steps: of the `augmentation` and of the `network`.
+        Medians of `TURNS` steps, in µs: of the `augmentation` and of the `network`.
     """
     _compiled(model, recipe)
     images, labels = _data(model, recipe.batch_size)
     augment, standardize = _layers(recipe)
     stored, y = tf.constant(images), tf.constant(labels)
     x = standardize(augment(stored, training=True))
-    parts: dict[str, Callable[[], Any]] = {
+    stages: dict[str, Callable[[], Any]] = {
         "augmentation": lambda: augment(stored, training=True),
         "network": lambda: model.train_on_batch(x, y),
     }
     medians = {}
-    for name, part in parts.items():
+    for name, stage in stages.items():
         times = []
         for _ in range(TURNS + 1):
             begin = time.perf_counter()
-            for tensor in tf.nest.flatten(part()):
+            for tensor in tf.nest.flatten(stage()):
                 np.asarray(tensor)
             times.append(time.perf_counter() - begin)
         medians[name] = round(float(np.median(times[1:])) / recipe.batch_size * 1e6, 1)
@@ -180,26 +188,26 @@ def _bottleneck(microseconds: dict[str, float]) -> str:
 
 
 def _needed(model: keras.Model, recipe: Recipe, data: int, policy: str) -> dict[str, int]:
-    """Returns about how many bytes of the device's memory training takes, by what."""
+    """Returns an estimate of the device memory that training takes, in bytes by use."""
     width = 4 if policy == "float32" else 2
     outputs = [layer.output.shape for layer in model.layers if hasattr(layer, "output")]
     values = sum(int(np.prod([n or 1 for n in shape[1:]])) for shape in outputs)
     weights = 4 * sum(int(np.prod(weight.shape)) for weight in model.weights)
     return {
         "data": data,
-        # Themselves, their gradients, and two values a weight that optimizers keep.
+        # Themselves, their gradients, and the optimizer's two values per weight.
         "weights": 4 * weights,
-        # Kept for the way back, and their gradients.
+        # Stored for the backward pass, and their gradients.
         "activations": 2 * width * values * recipe.batch_size,
     }
 
 
 def _driver() -> str | None:
     try:
-        found = re.search(r"Module\s+([\d.]+)", _DRIVER.read_text())
+        version = re.search(r"Module\s+([\d.]+)", _DRIVER.read_text())
     except OSError:
         return None
-    return found[1] if found else None
+    return version[1] if version else None
 
 
 def _cached() -> dict[str, Any]:

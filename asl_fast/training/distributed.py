@@ -2,26 +2,29 @@
 
 Keras's trainer takes its batches from a strategy as values of which each device has one, and under
 `MultiWorkerMirroredStrategy` it fails on them. So Keras is shown the model as if there were no
-strategy: here are the functions that take its steps, on all devices, and the batches go to them
-directly. Callbacks, metrics, validation and the progress bar are Keras's, the same on every worker.
+strategy: the functions here run its steps on all devices, and the batches go to them directly.
+Callbacks, metrics, validation and the progress bar are Keras's, the same on every worker.
 """
 
 import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from asl_fast.data.pipeline import Span
+from asl_fast.data.pipeline import Span, without_none
+from asl_fast.system import private_api
 from asl_fast.system.device import Choice
 from asl_fast.system.errors import InputError
 from asl_fast.training.loop import Loop
+from asl_fast.training.source import StoredSource
+from asl_fast.training.step import preparing
 
-__all__ = ["STRATEGIES", "DistributedLoop", "choose", "distributed", "is_chief", "strategy_of"]
+__all__ = ["STRATEGIES", "DistributedLoop", "choose", "distributed", "is_chief"]
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
@@ -30,10 +33,11 @@ def choose(name: str = "auto") -> Choice:
     """Returns a strategy or None, and why.
 
     Args:
-        name: "none"; "mirrored": all GPUs of this machine, or without one its CPU's logical
-            devices; "multiworker": the machines that `TF_CONFIG` names; "auto": the last where it
-            names several, the one before where there are several GPUs, otherwise none. The
-            program must not have used TensorFlow before a choice of "multiworker".
+        name: "mirrored" trains on all GPUs of this machine, or without one on its CPU's logical
+            devices; "multiworker" on the machines that `TF_CONFIG` names, and the program must not
+            have used TensorFlow before; "none" on one device; "auto" is "multiworker" where
+            `TF_CONFIG` names several machines, else "mirrored" where there are several GPUs, else
+            "none".
 
     Raises:
         InputError: An unknown name, or a `TF_CONFIG` that does not fit.
@@ -61,97 +65,107 @@ def choose(name: str = "auto") -> Choice:
     return Choice(None, "as asked for" if name == "none" else "one device")
 
 
-def strategy_of(model: keras.Model) -> Any:
-    """Returns the strategy in whose scope a model was made, or None."""
-    return getattr(model, "_distribute_strategy", None)
-
-
 def is_chief(strategy: Any) -> bool:
-    """Returns whether this process is the one that writes files: without a strategy, it is."""
+    """Returns whether this process writes the files, as it does without a strategy."""
     return strategy is None or strategy.extended.should_checkpoint
 
 
 @contextlib.contextmanager
 def distributed(
     model: keras.Model,
-    strategy: Any,
-    pieces: Callable[[tf.distribute.InputContext], tf.data.Dataset],
-    prepare: Callable[[Any], Any],
+    source: StoredSource,
+    class_weight: Mapping[int, float] | None,
     span: Span,
-    at_once: int,
+    steps_per_execution: int,
 ) -> Iterator["DistributedLoop"]:
-    """Lets `keras.Model.fit` train on all devices of a strategy, for a while.
+    """Lets `keras.Model.fit` train on all devices of the model's strategy, within the block.
 
     Args:
-        model: Compiled, made in the scope of the strategy. Its batch normalisation is synchronised
+        model: Compiled, made in the scope of a strategy. Its batch normalisation is synchronised
             meanwhile: its statistics are those of the whole batch.
-        strategy: A `tf.distribute.Strategy`.
-        pieces: From what a worker needs to know to its devices' parts of the batches, one after
-            the other.
-        prepare: From a part to (x, y) or (x, y, weights).
+        source: Where the batches come from.
+        class_weight: As for `keras.Model.fit`.
         span: As for `DistributedLoop`.
-        at_once: As for `DistributedLoop`.
+        steps_per_execution: As for `DistributedLoop`.
     """
-    norms = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    before = [(layer, layer.synchronized) for layer in norms]
-    batches = strategy.distribute_datasets_from_function(pieces)
-    try:
-        for layer in norms:
-            layer.synchronized = True
+    strategy = private_api.strategy_of(model)
+    rebuilt: Callable[[Any], Any]
+    spec: Any
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        nonlocal rebuilt, spec
+        dataset, rebuilt = without_none(source.replica_batches(span, context))
+        spec = dataset.element_spec
+        return dataset
+
+    def prepare(values: Any) -> Any:
+        batch, weight = rebuilt(values)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(source.prepare(batch))
+        own = tf.fill([tf.shape(tf.nest.flatten(x)[0])[0]], weight)
+        return x, y, own if weights is None else own * tf.cast(weights, tf.float32)
+
+    with preparing(model, prepare, class_weight, steps_per_execution), _synchronized(model):
+        batches = strategy.distribute_datasets_from_function(of_worker)
         with strategy.scope():
-            _build(model, prepare, batches.element_spec)
-        model._distribute_strategy = None
-        loop = DistributedLoop(model, span, at_once, strategy=strategy, batches=iter(batches))
-        model.train_function = loop
-        model.test_function = _Test(model, strategy)
-        yield loop
+            _create_variables(model, prepare, spec)
+        with private_api.without_strategy(model):
+            loop = DistributedLoop(
+                model, span, steps_per_execution, strategy=strategy, batches=iter(batches)
+            )
+            model.train_function = loop
+            model.test_function = _TestLoop(model, strategy)
+            yield loop
+
+
+@contextlib.contextmanager
+def _synchronized(model: keras.Model) -> Iterator[None]:
+    norms = {
+        layer: layer.synchronized
+        for layer in private_api.flatten_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    for layer in norms:
+        layer.synchronized = True
+    try:
+        yield
     finally:
-        model._distribute_strategy = strategy
-        for layer, synchronized in before:
-            layer.synchronized = synchronized
+        for layer, before in norms.items():
+            layer.synchronized = before
 
 
-def _build(model: keras.Model, prepare: Callable[[Any], Any], spec: Any) -> None:
-    """Makes the variables of optimizer and metrics, which no device may make on its own."""
-    one = tf.nest.map_structure(lambda s: s, spec)
-    traced = tf.function(prepare, autograph=False).get_concrete_function(_of_one_device(one))
+def _create_variables(model: keras.Model, prepare: Callable[[Any], Any], spec: Any) -> None:
+    """Creates those of optimizer and metrics, which no device may create on its own."""
+    prepared = tf.function(prepare, autograph=False).get_concrete_function(spec)
     batch = tf.nest.map_structure(
         lambda s: None if s is None else keras.KerasTensor(s.shape, s.dtype.name),
-        traced.structured_outputs,
+        prepared.structured_outputs,
     )
-    model._symbolic_build(data_batch=batch)
+    private_api.build_symbolically(model, batch)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
 
-def _of_one_device(spec: Any) -> Any:
-    """Returns what one device receives, where each of several receives such."""
-
-    def one(found: Any) -> Any:
-        return found._value_specs[0] if hasattr(found, "_value_specs") else found
-
-    return tf.nest.map_structure(one, spec)
-
-
 class DistributedLoop(Loop):
-    """The loop over the steps of a strategy, each of them taken on all devices.
+    """Runs the steps of a strategy, each of them on all devices.
 
     Args:
         model: Compiled.
         span: As for `Loop`.
-        at_once: As for `Loop`.
+        steps_per_execution: As for `Loop`.
         strategy: A `tf.distribute.Strategy`.
-        batches: Iterator of the devices' parts of batches, distributed.
+        batches: Iterator of the devices' shares of batches, distributed.
     """
 
     def __init__(
-        self, model: keras.Model, span: Span, at_once: int, *, strategy: Any, batches: Any
+        self,
+        model: keras.Model,
+        span: Span,
+        steps_per_execution: int,
+        *,
+        strategy: Any,
+        batches: Any,
     ) -> None:
-        super().__init__(model, span, at_once)
+        super().__init__(model, span, steps_per_execution)
         self._strategy = strategy
         self._batches = batches
         train_step = model.train_step
@@ -171,26 +185,26 @@ class DistributedLoop(Loop):
             autograph=False,
         )
 
-    def _take(self, iterator: Any, steps: int) -> tuple[Any, int]:
-        del iterator  # Keras's, of nothing
+    def _run(self, iterator: Any, steps: int) -> tuple[Any, int]:
+        del iterator  # Keras's, which is empty
         for finite in range(steps):
             if int(self._step(self._batches)) < self._strategy.num_replicas_in_sync:
                 return None, finite
         return self._model.get_metrics_result(), steps
 
-    def agree(self, wishes: int) -> int:
-        """Returns the sum of what all devices' workers wish, the same on each.
+    def agree(self, wish: int) -> int:
+        """Returns the sum of all devices' wishes, the same on each worker.
 
         Args:
-            wishes: Int, this worker's.
+            wish: Int, this worker's.
         """
-        return int(self._sum(tf.constant(wishes, tf.int64)))
+        return int(self._sum(tf.constant(wish, tf.int64)))
 
 
-class _Test:
-    """Stands in for `keras.Model.test_function`: every device judges every batch.
+class _TestLoop:
+    """Stands in for `keras.Model.test_function`: every device evaluates every batch.
 
-    So each metric is as from one device: sums and counts are all as many times as large.
+    So each metric is as from one device: all sums and counts grow by the same factor.
     """
 
     def __init__(self, model: keras.Model, strategy: Any) -> None:
@@ -201,7 +215,7 @@ class _Test:
         )
 
     def __call__(self, iterator: Any) -> Any:
-        """Judges as many batches as Keras takes at once, or what is left; returns the metrics."""
+        """Evaluates the batches of one call, fewer at the end; returns the metrics."""
         self._step(next(iterator))
         for batch in itertools.islice(iterator, self._model.steps_per_execution - 1):
             self._step(batch)
@@ -222,6 +236,6 @@ def _workers() -> int:
 
 def _unreadable(why: str) -> InputError:
     return InputError(
-        f"The environment variable TF_CONFIG is not as TensorFlow reads it: {why.rstrip('.')}. See "
+        f"TensorFlow can't use the environment variable TF_CONFIG: {why.rstrip('.')}. See "
         "https://www.tensorflow.org/guide/distributed_training#TF_CONFIG"
     )

@@ -1,4 +1,4 @@
-"""How batches reach the training step: by number, from where they lie, or one after the other."""
+"""Feeds batches to the training step: gathered on the device by index, or streamed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from asl_fast.data.pipeline import Span, without_none
 from asl_fast.system import device
 from asl_fast.system.errors import InputError
 from asl_fast.training import memory
-from asl_fast.training.source import Kept, Source
+from asl_fast.training.source import Source
 
 __all__ = ["Feed", "feed"]
 
@@ -20,69 +20,68 @@ class Feed(NamedTuple):
     Attributes:
         batches: What Keras is to iterate over.
         prepare: From a batch with its data to (x, y) or (x, y, weights).
-        stored: The data on the device, from which batches without are gathered; None where they
-            come with their data.
-        divided: The batch size, where several batches come as one; or None.
+        tensors: The data on the device, from which batches without data are gathered; None where
+            batches bring their data.
+        merged: The batch size where each element merges the batches of several steps, or None.
     """
 
     batches: Any
     prepare: Callable[[Any], Any]
-    stored: Any = None
-    divided: int | None = None
+    tensors: Any = None
+    merged: int | None = None
 
 
 def feed(
-    found: Source,
-    span: Span,
-    at_once: int,
-    resident: bool | None,
-    *,
-    looped: bool,
+    source: Source, span: Span, steps_per_execution: int, resident: bool | None, *, looped: bool
 ) -> Feed:
-    """Puts the data on the device, or has them sent there.
+    """Puts the data on the device, or streams them there.
 
     Args:
-        found: Where the batches come from.
+        source: Where the batches come from.
         span: Which part of the training.
-        at_once: Int, steps between two looks of the host.
+        steps_per_execution: Int, steps per call.
         resident: Bool, whether the data stay on the device; None where they fit.
         looped: Bool, whether a `TrainingLoop` takes the steps, which resident data need.
 
     Raises:
-        InputError: Data that can't be resident although they should; says why.
+        InputError: Resident data were asked for and are impossible; says why.
     """
-    kept = found.kept
-    if resident and kept is None:
+    if resident and source.tensors is None:
         raise InputError("`resident` can't be True: the images are not in memory as arrays")
-    if kept is not None and span.steps is not None and _stays(kept, resident, looped=looped):
-        # Several batches come as one where no pass ends among them.
-        several = at_once if kept.divisible and span.steps == found.in_pass else 1
+    if (
+        source.tensors is not None
+        and span.steps is not None
+        and _stay(source.nbytes, resident, looped=looped)
+    ):
+        # Batches are merged only where no pass ends among them.
+        mergeable = source.mergeable and span.steps == source.steps_per_pass
+        merged = steps_per_execution if mergeable else 1
         return Feed(
-            _endless(kept.numbered(span, several)),
-            found.prepare,
-            memory.on_device(kept.tensors),
-            kept.batch_size if several > 1 else None,
+            _endless(source.indices(span, merged)),
+            source.prepare,
+            memory.on_device(source.tensors),
+            source.batch_size if merged > 1 else None,
         )
-    batches = found.batches(span)
+    batches = source.batches(span)
     if not looped:
-        return Feed(batches, found.prepare)
+        return Feed(batches, source.prepare)
     batches, place = _endless(batches), device.accelerator()
     if place is None:
-        return Feed(batches, found.prepare)
-    batches, rebuilt = without_none(batches)  # `prefetch_to_device` knows no None
+        return Feed(batches, source.prepare)
+    batches, rebuilt = without_none(batches)  # `prefetch_to_device` refuses None
     batches = batches.apply(tf.data.experimental.prefetch_to_device(place))
-    return Feed(batches, lambda values: found.prepare(rebuilt(values)))
+    return Feed(batches, lambda values: source.prepare(rebuilt(values)))
 
 
-def _stays(kept: Kept, resident: bool | None, *, looped: bool) -> bool:
-    """Returns whether the data stay on the device; refuses what can't."""
+def _stay(nbytes: int, resident: bool | None, *, looped: bool) -> bool:
+    """Returns whether the data stay on the device; refuses what is impossible."""
     if resident is False:
         return False
     reason = None
     if not looped:
         reason = "the model's steps are not compiled by `asl_fast.fit`"
     elif resident is None or device.accelerator():
-        reason = memory.too_large(kept.size)
+        reason = memory.too_large(nbytes)
     if resident and reason is not None:
         raise InputError(f"`resident` can't be True: {reason}")
     return reason is None

@@ -2,91 +2,42 @@
 
 import contextlib
 import math
-import time
 import warnings
-from collections.abc import Callable, Mapping
-from collections.abc import Iterator as Iterated
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from asl_fast.data import service
-from asl_fast.data.pipeline import Span, without_none
+from asl_fast.data.pipeline import Span
 from asl_fast.data.records import Records, damage_in_words
-from asl_fast.generator.image_data_generator import ImageDataGenerator
 from asl_fast.generator.iterators import plain_errors
-from asl_fast.system import device
+from asl_fast.generator.keras_iterators import replace_keras_iterator
+from asl_fast.system import device, private_api
 from asl_fast.system.errors import InputError
-from asl_fast.training import distributed as distribution
-from asl_fast.training import memory
+from asl_fast.training import distributed, memory
 from asl_fast.training import precision as precisions
 from asl_fast.training.checkpoint import Checkpointing, Checkpoints
 from asl_fast.training.feed import feed
-from asl_fast.training.fused_batch_norm import pooled_at_once
-from asl_fast.training.loop import TrainingLoop, choose_at_once
-from asl_fast.training.source import Source, own_iterator, source
+from asl_fast.training.fused_batch_norm import fused
+from asl_fast.training.loop import TrainingLoop, choose_steps_per_execution
+from asl_fast.training.source import (
+    DEFAULT_BATCH_SIZE,
+    Augmentation,
+    KerasSource,
+    Source,
+    StoredSource,
+    make_source,
+)
+from asl_fast.training.step import preparing
 from asl_fast.training.targets import check_labels, fitting_labels
-from asl_fast.transforms.augment_options import AugmentOptions
-from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["TrainingClock", "fit", "traced"]
-
-# Of sources whose batches have sizes of their own.
-_DEFAULT_BATCH = 32
+__all__ = ["fit", "traced"]
 
 # Layers that change images at random without saying so in their names.
 _MIXING = ("AugMix", "CutMix", "MixUp", "RandAugment")
-
-
-class TrainingClock(keras.callbacks.Callback):
-    """Times the training part of each epoch, without the validation.
-
-    Attributes:
-        seconds: One number an epoch, wall time; the first holds the tracing and compiling.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-        self._begin: float | None = None
-        self._before = 0.0
-        self._total_before = 0.0
-        self._made = time.perf_counter()
-
-    @property
-    def total(self) -> float:
-        """Wall time since this was made, and before a checkpoint was taken up."""
-        return self._total_before + time.perf_counter() - self._made
-
-    def get_state(self) -> dict[str, Any]:
-        """Returns the times so far, also of the epoch at hand, as JSON holds them."""
-        running = 0.0 if self._begin is None else self._elapsed()
-        return {"seconds": self.seconds, "running": running, "total": self.total}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from such times."""
-        self.seconds, self._before = list(state["seconds"]), state["running"]
-        self._total_before = state["total"]
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the clock."""
-        self._begin = time.perf_counter()
-        self._end: float | None = None
-
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        """Stops the clock where validation follows the epoch."""
-        self._end = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Stops the clock where no validation did."""
-        self.seconds.append(self._elapsed())
-        self._begin, self._before = None, 0.0
-
-    def _elapsed(self) -> float:
-        assert self._begin is not None
-        return self._before + (self._end or time.perf_counter()) - self._begin
 
 
 def fit(
@@ -108,7 +59,7 @@ def fit(
     validation_batch_size: int | None = None,
     validation_freq: Any = 1,
     *,
-    augment: RandomAugment | AugmentOptions | ImageDataGenerator | None = None,
+    augment: Augmentation = None,
     standardize: Standardize | None = None,
     seed: int = 0,
     precision: str | None = None,
@@ -119,61 +70,62 @@ def fit(
 ) -> keras.callbacks.History:
     """Trains a compiled model as `keras.Model.fit` does, with the augmentation in its own step.
 
-    The arguments are those of `keras.Model.fit` and mean the same but for what is said here.
-    Callbacks, metrics, progress bar and history are Keras's own, and `model` itself is what they
-    see and what is trained: it holds no augmentation, and saves as the plain Keras model it is.
+    The arguments mean what they do in `keras.Model.fit`, except as stated here. Callbacks, metrics,
+    progress bar and history are Keras's own. They see `model` itself, which holds no augmentation
+    and saves as the plain Keras model that it is.
 
     Args:
         model: Compiled.
         x: One of
 
-            - what `flow`, `flow_from_directory` or `flow_from_dataframe` of an
-              `ImageDataGenerator` returned, Keras's own or this package's: its images go through
-              the generator's options in the training step;
+            - an iterator from `flow`, `flow_from_directory` or `flow_from_dataframe` of an
+              `ImageDataGenerator`, Keras's own or this package's: the generator's options are
+              applied in the training step;
             - arrays, as stored: images (n, height, width, channels), or a list that begins with
               them;
-            - `Records`: images and labels that are streamed from disk;
+            - `Records`: images and labels, streamed from disk;
             - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`;
-            - anything else that `keras.Model.fit` takes: it is handed over.
+            - anything else that `keras.Model.fit` takes, which is passed on.
         y: Labels, where x is arrays.
-        batch_size: Int, where x is arrays or records; 32 by default. The last batch holds what is
-            left.
+        batch_size: Int, where x is arrays or records; 32 by default. The last batch may be
+            smaller.
         epochs: Int, the epoch to end before.
-        verbose: As Keras's.
-        callbacks: As Keras's.
-        validation_split: Float in [0, 1): the last share of the arrays, not augmented.
-        validation_data: As Keras's, or `Records`. Where x is arrays or records, so are these
-            stored: they go through `standardize`, or through the standardisation of `augment`.
-        shuffle: Bool. Whether arrays and records are shuffled, anew at each epoch; records within
-            16,384 or 256 MiB at a time, after their shards.
-        class_weight: As Keras's; a class without one weighs 1.
-        sample_weight: One weight a row, where x is arrays.
-        initial_epoch: Int. For arrays also the epoch whose order and augmentation come first.
-        steps_per_epoch: Number of batches an epoch, or None for one pass. A fraction is rounded
-            up. Passes follow one another without an end, whatever their length.
-        validation_steps: Number of batches of validation, or None for one pass; never more.
-        validation_batch_size: As Keras's.
-        validation_freq: As Keras's.
-        augment: For arrays, records and datasets: what happens to the images. An
+        verbose: As in Keras.
+        callbacks: As in Keras.
+        validation_split: Float in [0, 1): the last part of the arrays, not augmented.
+        validation_data: As in Keras, or `Records`. Where x is arrays or records, these too are as
+            stored: `standardize`, or the standardisation of `augment`, is applied.
+        shuffle: Bool, whether arrays and records are shuffled, anew at each epoch. Records are
+            shuffled by shards, then within 16,384 records or 256 MiB.
+        class_weight: As in Keras; a class without one weighs 1.
+        sample_weight: One weight per row, where x is arrays.
+        initial_epoch: Int. Arrays start with this epoch's order and augmentation.
+        steps_per_epoch: Number of batches per epoch, or None for one pass. A fraction is rounded
+            up. Passes follow one another endlessly, whatever their length.
+        validation_steps: Number of validation batches, or None for one pass; at most one pass.
+        validation_batch_size: As in Keras.
+        validation_freq: As in Keras.
+        augment: For arrays, records and datasets: what happens to the images at random. An
             `ImageDataGenerator` standardises too.
         standardize: For arrays, records and datasets: what follows the augmentation.
-        seed: Int in [0, 2**32): of the order of arrays, and of `augment` but for `RandomAugment`.
-        precision: For this training: the name of a Keras dtype policy, as "mixed_bfloat16", or
-            "auto" for what the device is good at; output layers keep theirs. None: as it is.
-        jit: For this training: whether XLA compiles the whole step, or "auto": on GPUs. None: as
-            it is.
-        resident: Whether the images stay on the device as they are stored, and only their numbers
-            go there at each step. None: where they are in memory, and take at most half of the
-            device's. What is trained does not depend on it.
-        steps_per_execution: Int, how many steps are taken between two looks at callbacks, progress
+        seed: Int in [0, 2**32), of the order of arrays and records, and of `augment` unless that
+            is a `RandomAugment`, which has its own.
+        precision: Name of a Keras dtype policy for this training, such as "mixed_bfloat16", or
+            "auto" for what suits the device; output layers keep theirs. None changes nothing.
+        jit: Whether XLA compiles the whole step in this training, or "auto": on GPUs. None changes
+            nothing.
+        resident: Whether the images stay on the device as stored, so that only their indices go
+            there at each step. None: where they are in memory and take at most half of the
+            device's. The results don't depend on it.
+        steps_per_execution: Int, how many steps run between two chances for callbacks, progress
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
-            1 where a callback of yours has something to do at each batch, on one device.
-        checkpoints: Where to keep the training's state. If a checkpoint is there, the training
-            goes on from it, and ends as one that was never stopped: from arrays or records,
-            trained on a CPU, to the last bit. From these it is taken up within an epoch, otherwise
-            at the last whole one. Ctrl-C and SIGTERM end the training after the step at hand and a
-            checkpoint, with `KeyboardInterrupt` and `SystemExit(143)`. Of callbacks those are
-            continued that have `get_state()` and `set_state(state)`; others start anew.
+            1 where a callback of yours handles batches, on one device.
+        checkpoints: Where to keep the training's state. A training whose checkpoint is there
+            continues from it. From arrays or records it resumes within an epoch, and on a CPU ends
+            bit for bit as one that was never stopped; otherwise it resumes at the last whole
+            epoch. Ctrl-C and SIGTERM end the training after the current step and a checkpoint,
+            with `KeyboardInterrupt` and `SystemExit(143)`. Callbacks with `get_state()` and
+            `set_state(state)` continue too; others start anew.
 
     Returns:
         The model's `History`.
@@ -185,7 +137,7 @@ def fit(
         DivergenceError: The loss is not finite; names the step. Callbacks are not called for that
             step, so nothing is saved of it.
     """
-    found = source(
+    source = make_source(
         x,
         y,
         sample_weight,
@@ -197,93 +149,35 @@ def fit(
         seed=seed,
     )
     check_labels(model, getattr(x, "y", None) if y is None else y)
-    if validation_data is None:
-        validation_data = found.held_out
-    validation_records = validation_data
-    if isinstance(validation_data, list | tuple | Records) and found.validation is not None:
-        rows = validation_batch_size or batch_size or 32
-        if not isinstance(validation_data, Records):
-            validation_data = tuple(validation_data)
-            check_labels(model, validation_data[1] if len(validation_data) > 1 else None)
-        validation_data = found.validation(validation_data, rows)
-    validation_data = own_iterator(validation_data)
-    if isinstance(validation_data, tf.data.Dataset):
-        validation_batch_size = None
-        if validation_steps is not None:
-            # Keras would go on where it stopped, and end early the next time.
-            validation_data = validation_data.take(math.ceil(validation_steps))
-            validation_steps = None
-        validation_data = _with_fitting_labels(validation_data, model)
-    if found.augments:
+    validation = _validation(
+        model, source, validation_data, validation_batch_size, batch_size, validation_steps
+    )
+    if source.augments:
         _warn_of_augmenting_layers(model)
-    if steps_per_execution is not None and steps_per_execution < 1:
-        raise ValueError(
-            f"`steps_per_execution` must be at least 1. Received: {steps_per_execution!r}"
-        )
-    steps = found.in_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
-    strategy = distribution.strategy_of(model)
-    on_all = strategy is not None and found.pieces is not None and steps is not None
-    # All workers must take as many, whatever callbacks one of them has.
-    heeded = None if on_all else callbacks
-    at_once = steps_per_execution or _steps_at_once(model, found, steps, heeded)
+    steps = source.steps_per_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
     span = Span(initial_epoch, epochs, steps)
+    training = _Training(model, source, span, callbacks, steps_per_execution)
     with contextlib.ExitStack() as stack:
-        keeper = None
         if checkpoints is not None:
-            callbacks = tf.nest.flatten(callbacks) if callbacks else []
-            exact = found.exact and (on_all or _looped(model, found, steps))
-            writes = distribution.is_chief(strategy)
-            if writes:
-                stack.enter_context(checkpoints)
-            keeper = Checkpointing(
-                checkpoints, steps if exact else None, initial_epoch, callbacks, writes=writes
-            )
-            callbacks = [*callbacks, stack.enter_context(keeper)]
-            span = span._replace(first_epoch=keeper.epoch, done=keeper.done)
-            if span.done < (steps or 0):
-                # Several steps are taken at a time from where the training stopped, too.
-                at_once = math.gcd(at_once, span.done)
-            if keeper.epoch >= epochs:
-                keeper.restore(model)
+            stack.enter_context(training.resumed(checkpoints))
         stack.enter_context(_precision(model, precision))
         stack.enter_context(_jit(model, jit))
-        stack.enter_context(_memory_in_words(found))
-        stack.enter_context(damage_in_words(x, validation_records))
+        stack.enter_context(_readable_errors(source, x, validation_data))
         if isinstance(x, Records) and x.service:
-            waiting = stack.enter_context(service.Waiting(x.service))
-            callbacks = [*(tf.nest.flatten(callbacks) if callbacks else []), waiting]
-        stack.enter_context(plain_errors())
-        if on_all:
-            data, loop = stack.enter_context(
-                _fed_to_all(model, strategy, found, class_weight, span, at_once)
-            )
-            if keeper is not None:
-                keeper.agree = loop.agree
-        else:
-            for_gpu = device.accelerator() is not None
-            if not for_gpu and not model.jit_compile:
-                stack.enter_context(pooled_at_once(model))
-            data = stack.enter_context(
-                _fed(model, found, class_weight, span, at_once, resident, for_gpu)
-            )
-            if span.done:
-                # Metrics get their variables when a step is traced, and are to be restored before.
-                model.train_function.traced(iter(data))
+            training.add_callback(stack.enter_context(service.Waiting(x.service)))
+        batches = stack.enter_context(training.compiled(class_weight, resident))
         history = model.fit(
-            data,
+            batches,
             epochs=epochs,
             verbose=verbose,
-            callbacks=callbacks,
-            validation_data=validation_data,
+            callbacks=training.callbacks,
             shuffle=False,  # the source has done it
-            initial_epoch=span.first_epoch,
+            initial_epoch=training.span.first_epoch,
             steps_per_epoch=steps,
-            validation_steps=validation_steps and math.ceil(validation_steps),
-            validation_batch_size=validation_batch_size,
             validation_freq=validation_freq,
+            **validation,
         )
-        if keeper is not None:
-            keeper.put_history(model)
+        training.complete_history()
         return history
 
 
@@ -293,20 +187,20 @@ def traced(
     y: Any = None,
     *,
     batch_size: int | None = None,
-    augment: RandomAugment | AugmentOptions | ImageDataGenerator | None = None,
+    augment: Augmentation = None,
     standardize: Standardize | None = None,
     precision: str | None = None,
     jit: bool | str | None = None,
     resident: bool | None = None,
-) -> tuple[Any, Source]:
-    """Traces the steps that `fit` would take on a GPU, without taking any.
+) -> Any:
+    """Traces the steps that `fit` would run on a GPU, without running any.
 
     The arguments are those of `fit`.
 
     Returns:
-        The `ConcreteFunction` that loops over the training steps, and where its batches come from.
+        The `ConcreteFunction` that loops over the training steps.
     """
-    found = source(
+    source = make_source(
         x,
         y,
         None,
@@ -317,254 +211,232 @@ def traced(
         standardize=standardize,
         seed=0,
     )
-    at_once = _steps_at_once(model, found, found.in_pass, None)
+    training = _Training(model, source, Span(0, 1, source.steps_per_pass))
     with (
         _precision(model, precision),
         _jit(model, jit),
-        _fed(model, found, None, Span(0, 1, found.in_pass), at_once, resident, True) as batches,
+        training.on_one_device(None, resident, on_gpu=True) as batches,
     ):
-        return model.train_function.traced(iter(batches)), found
+        return model.train_function.traced(iter(batches))
 
 
-@contextlib.contextmanager
-def _fed(
-    model: keras.Model,
-    found: Source,
-    class_weight: Mapping[int, float] | None,
-    span: Span,
-    at_once: int,
-    resident: bool | None,
-    for_gpu: bool,
-) -> Iterated[Any]:
-    """Yields what Keras is to iterate over, while the model's step takes it.
+class _Training:
+    """A training of a model on a source: which part of it, with which callbacks and loop."""
 
-    Args:
-        model: Compiled.
-        found: Where the batches come from.
-        class_weight: As Keras's.
-        span: Which part of the training.
-        at_once: Int, steps a call.
-        resident: As for `fit`.
-        for_gpu: Whether the step is to run on a GPU.
-    """
-    looped = _looped(model, found, span.steps)
-    chosen = feed(found, span, at_once, resident, looped=looped)
-    with _preparing(model, chosen.prepare, class_weight, at_once):
-        if looped:
-            # Keras takes it for the function that it would have made itself.
-            model.train_function = TrainingLoop(
-                model,
-                span,
-                at_once,
-                divided=chosen.divided,
-                stored=chosen.stored,
-                by_xla=for_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
+    def __init__(
+        self,
+        model: keras.Model,
+        source: Source,
+        span: Span,
+        callbacks: Any = None,
+        steps_per_execution: int | None = None,
+    ) -> None:
+        if steps_per_execution is not None and steps_per_execution < 1:
+            raise ValueError(
+                f"`steps_per_execution` must be at least 1. Received: {steps_per_execution!r}"
             )
-        yield chosen.batches
+        self.callbacks = callbacks
+        self.span = span
+        self._model = model
+        self._source = source
+        self._strategy = private_api.strategy_of(model)
+        self._distributed = (
+            self._strategy is not None
+            and isinstance(source, StoredSource)
+            and span.steps is not None
+        )
+        self._steps_per_execution = steps_per_execution or self._choose_steps_per_execution()
+        self._checkpointing: Checkpointing | None = None
+
+    def add_callback(self, callback: keras.callbacks.Callback) -> None:
+        self.callbacks = [*_flat(self.callbacks), callback]
+
+    @contextlib.contextmanager
+    def resumed(self, checkpoints: Checkpoints) -> Iterator[None]:
+        """Continues from the last checkpoint, if there is one, and saves others."""
+        steps = self.span.steps
+        exact = self._source.resumable and (self._distributed or self._is_looped())
+        writes = distributed.is_chief(self._strategy)
+        with checkpoints if writes else contextlib.nullcontext():
+            self._checkpointing = Checkpointing(
+                checkpoints,
+                steps if exact else None,
+                self.span.first_epoch,
+                _flat(self.callbacks),
+                writes=writes,
+            )
+            with self._checkpointing as checkpointing:
+                self.add_callback(checkpointing)
+                self.span = self.span._replace(
+                    first_epoch=checkpointing.epoch, done=checkpointing.done
+                )
+                if self.span.done < (steps or 0):
+                    # Calls begin where the training stopped, too.
+                    self._steps_per_execution = math.gcd(self._steps_per_execution, self.span.done)
+                if checkpointing.epoch >= self.span.epochs:
+                    checkpointing.restore(self._model)
+                yield
+
+    def complete_history(self) -> None:
+        """Puts the epochs before a resumption into the model's history."""
+        if self._checkpointing is not None:
+            self._checkpointing.put_history(self._model)
+
+    @contextlib.contextmanager
+    def compiled(
+        self, class_weight: Mapping[int, float] | None, resident: bool | None
+    ) -> Iterator[Any]:
+        """Yields what Keras is to iterate over, while the model's step trains on the source."""
+        if self._distributed:
+            assert isinstance(self._source, StoredSource)
+            with distributed.distributed(
+                self._model, self._source, class_weight, self.span, self._steps_per_execution
+            ) as loop:
+                if self._checkpointing is not None:
+                    self._checkpointing.agree = loop.agree
+                yield tf.data.Dataset.from_tensors(0).repeat()  # the loop has the batches
+            return
+        on_gpu = device.accelerator() is not None
+        fusible = not on_gpu and not self._model.jit_compile
+        with (
+            fused(self._model) if fusible else contextlib.nullcontext(),
+            self.on_one_device(class_weight, resident, on_gpu=on_gpu) as batches,
+        ):
+            if self.span.done:
+                # Metrics must have their variables, which tracing creates, to be restored.
+                self._model.train_function.traced(iter(batches))
+            yield batches
+
+    @contextlib.contextmanager
+    def on_one_device(
+        self, class_weight: Mapping[int, float] | None, resident: bool | None, *, on_gpu: bool
+    ) -> Iterator[Any]:
+        """As `compiled`, without a strategy."""
+        looped, steps = self._is_looped(), self._steps_per_execution
+        chosen = feed(self._source, self.span, steps, resident, looped=looped)
+        with preparing(self._model, chosen.prepare, class_weight, steps):
+            if looped:
+                # Keras takes it for the function that it would have made itself.
+                self._model.train_function = TrainingLoop(
+                    self._model,
+                    self.span,
+                    steps,
+                    merged=chosen.merged,
+                    tensors=chosen.tensors,
+                    xla_gather=on_gpu,  # TensorFlow has no kernel for GPUs that gathers bytes
+                )
+            yield chosen.batches
+
+    def _is_looped(self) -> bool:
+        """Returns whether a `TrainingLoop` runs the steps.
+
+        It does where the model leaves the loop over compiled steps to Keras.
+        """
+        return (
+            not isinstance(self._source, KerasSource)
+            and self.span.steps is not None
+            and not self._model.run_eagerly
+            and not tf.config.functions_run_eagerly()
+            and not tf.distribute.has_strategy()
+            and self._strategy is None
+            and type(self._model).make_train_function is keras.Model.make_train_function
+        )
+
+    def _choose_steps_per_execution(self) -> int:
+        compiled, steps = self._model.steps_per_execution, self.span.steps
+        # With a strategy all workers must agree, whichever callbacks one of them has.
+        by_batch = not self._distributed and _handles_batches(self.callbacks)
+        if compiled > 1 or steps is None or by_batch:
+            return compiled
+        kind = "GPU" if device.accelerator() else "CPU"
+        return choose_steps_per_execution(steps, self._source.batch_size, kind)
 
 
-@contextlib.contextmanager
-def _fed_to_all(
-    model: keras.Model,
-    strategy: Any,
-    found: Source,
-    class_weight: Mapping[int, float] | None,
-    span: Span,
-    at_once: int,
-) -> Iterated[tuple[Any, distribution.DistributedLoop]]:
-    """Yields what Keras is to iterate over, while the step is taken by all devices; and the loop.
-
-    The arguments are those of `_fed`.
-    """
-    rebuilt: Callable[[Any], Any] = lambda values: values  # noqa: E731
-
-    def pieces(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        nonlocal rebuilt
-        assert found.pieces is not None
-        dataset, rebuilt = without_none(found.pieces(span, context))
-        return dataset
-
-    def prepare(values: Any) -> Any:
-        batch, weight = rebuilt(values)
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(found.prepare(batch))
-        own = tf.fill([tf.shape(tf.nest.flatten(x)[0])[0]], weight)
-        return x, y, own if weights is None else own * tf.cast(weights, tf.float32)
-
-    with (
-        _preparing(model, prepare, class_weight, at_once),
-        distribution.distributed(model, strategy, pieces, prepare, span, at_once) as loop,
-    ):
-        yield tf.data.Dataset.from_tensors(0).repeat(), loop
+def _flat(callbacks: Any) -> list[Any]:
+    return tf.nest.flatten(callbacks) if callbacks else []
 
 
-def _looped(model: keras.Model, found: Source, steps: int | None) -> bool:
-    """Returns whether a `TrainingLoop` takes the steps.
-
-    It does where the model leaves the way from step to step to Keras, as compiled code.
-    """
-    return (
-        found.own
-        and steps is not None
-        and not model.run_eagerly
-        and not tf.config.functions_run_eagerly()
-        and not tf.distribute.has_strategy()
-        and model._distribute_strategy is None
-        and type(model).make_train_function is keras.Model.make_train_function
+def _handles_batches(callbacks: Any) -> bool:
+    """Returns whether a callback, not of Keras or this package, has a method for each batch."""
+    names = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+    methods = (
+        getattr(callback, name, None)
+        for callback in _flat(getattr(callbacks, "callbacks", callbacks))
+        for name in names
+    )
+    return any(
+        not getattr(method, "__module__", "keras.").startswith(("keras.", "asl_fast."))
+        for method in methods
     )
 
 
-def _steps_at_once(model: keras.Model, found: Source, steps: int | None, callbacks: Any) -> int:
-    """Returns how many steps to take between two looks of the host."""
-    if model.steps_per_execution > 1 or steps is None or _by_batch(callbacks):
-        return model.steps_per_execution
-    batch_size = found.kept.batch_size if found.kept is not None else _DEFAULT_BATCH
-    return choose_at_once(steps, batch_size, "GPU" if device.accelerator() else "CPU")
-
-
-def _by_batch(callbacks: Any) -> bool:
-    """Returns whether a callback, not of Keras or this package, wants to hear of each batch."""
-    callbacks = getattr(callbacks, "callbacks", callbacks)
-    for callback in tf.nest.flatten(callbacks) if callbacks else []:
-        for name in (
-            "on_train_batch_begin",
-            "on_train_batch_end",
-            "on_batch_begin",
-            "on_batch_end",
-        ):
-            method = getattr(callback, name, None)
-            if not getattr(method, "__module__", "keras.").startswith(("keras.", "asl_fast.")):
-                return True
-    return False
-
-
-@contextlib.contextmanager
-def _preparing(
+def _validation(
     model: keras.Model,
-    prepare: Callable[[Any], Any],
-    class_weight: Mapping[int, float] | None,
-    at_once: int,
-) -> Iterated[None]:
-    """Puts the source's work before the model's own training step, within what is compiled.
-
-    Wrapping the step and not the model leaves the user's object in everybody's hands: callbacks
-    that save `self.model` save the plain model.
-    """
-    step, own = model.train_step, vars(model).get("train_step")
-    before = model.steps_per_execution
-    fitting = fitting_labels(model)
-
-    def train_step(batch: Any) -> Any:
-        data = prepare(batch)
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-        _check_images(model, x)
-        if y is not None:
-            y = fitting(y)
-            data = keras.utils.pack_x_y_sample_weight(x, y, weights)
-        _create_variables(model, y)
-        return step(_weighted(data, class_weight))
-
-    model.train_step = train_step
-    model.steps_per_execution = at_once
-    _forget_compiled(model)
-    try:
-        yield
-    finally:
-        # Without one of its own, the model shows its class's step again.
-        del model.train_step
-        if own is not None:
-            model.train_step = own
-        model.steps_per_execution = before
-        _forget_compiled(model)
-
-
-def _create_variables(model: keras.Model, y: Any) -> None:
-    """Creates those of optimizer and metrics, while the first step is traced.
-
-    Keras would within the step, and TensorFlow traces a step that creates variables once more.
-    """
-    if tf.distribute.has_strategy():
-        return
-    metrics = model._compile_metrics
-    with tf.init_scope():
-        if model.built and not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        one_output = len(getattr(model, "outputs", None) or ()) == 1 and isinstance(y, tf.Tensor)
-        if metrics is not None and not metrics.built and one_output:
-            metrics.build(keras.KerasTensor(y.shape, y.dtype.name), model.outputs[0])
-
-
-def _weighted(data: Any, class_weight: Mapping[int, float] | None) -> Any:
-    """Returns (x, y, weights) with the weights of the labels' classes."""
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
-    if class_weight is None:
-        return data
-    if weights is not None:
-        raise ValueError("`class_weight` and `sample_weight` can't be given at the same time")
-    if not isinstance(y, tf.Tensor):
-        raise ValueError("`class_weight` is only supported for models with a single output")
-    if y.shape.rank == 2 and y.shape[1] != 1:
-        classes = tf.argmax(y, axis=-1)
-    else:
-        classes = tf.cast(tf.round(tf.reshape(y, [-1])), tf.int64)
-    known = tf.constant(list(class_weight), tf.int64)
-    weights = tf.constant(list(class_weight.values()), tf.float32)
-    hits = tf.cast(classes[:, None] == known, tf.float32)
-    return x, y, tf.linalg.matvec(hits, weights) + (1.0 - tf.reduce_sum(hits, axis=1))
-
-
-def _check_images(model: keras.Model, x: Any) -> None:
-    """Refuses images that the model does not take."""
-    images, wanted = (tf.nest.flatten(of) for of in (x, getattr(model, "inputs", None) or []))
-    for given, taken in zip(images, wanted, strict=False):
-        if given.shape.rank == 4 and not given.shape.is_compatible_with(taken.shape):
-            raise ValueError(
-                f"The model takes images of the shape {tuple(taken.shape[1:])}, but those of the "
-                f"data have {tuple(given.shape[1:])}"
-            )
+    source: Source,
+    data: Any,
+    validation_batch_size: int | None,
+    batch_size: int | None,
+    steps: float | None,
+) -> dict[str, Any]:
+    """Returns the arguments of `keras.Model.fit` for the validation."""
+    if isinstance(source, StoredSource):
+        data = source.held_out if data is None else data
+        if isinstance(data, list | tuple):
+            data = tuple(data)
+            check_labels(model, data[1] if len(data) > 1 else None)
+        if isinstance(data, tuple | Records):
+            rows = validation_batch_size or batch_size or DEFAULT_BATCH_SIZE
+            data = source.validation(data, rows)
+    data = replace_keras_iterator(data)
+    if isinstance(data, tf.data.Dataset):
+        validation_batch_size = None
+        if steps is not None:
+            # Keras would continue where it stopped, and end early the next time.
+            data, steps = data.take(math.ceil(steps)), None
+        spec = data.element_spec
+        if isinstance(spec, tuple) and len(spec) > 1 and isinstance(spec[1], tf.TensorSpec):
+            fitting = fitting_labels(model)
+            data = data.map(lambda x, y, *weights: (x, fitting(y), *weights))
+    return {
+        "validation_data": data,
+        "validation_steps": steps and math.ceil(steps),
+        "validation_batch_size": validation_batch_size,
+    }
 
 
 def _warn_of_augmenting_layers(model: keras.Model) -> None:
-    layers = [type(layer).__name__ for layer in model._flatten_layers(include_self=False)]
-    found = sorted({name for name in layers if name.startswith("Random") or name in _MIXING})
-    if found:
+    layers = [type(layer).__name__ for layer in private_api.flatten_layers(model)]
+    augmenting = sorted({name for name in layers if name.startswith("Random") or name in _MIXING})
+    if augmenting:
         warnings.warn(
-            f"`{found[0]}` in the model augments too, so images are augmented twice: leave out "
-            "one of the two",
+            f"`{augmenting[0]}` in the model augments too, so images are augmented twice: leave "
+            "out one of the two",
             stacklevel=3,
         )
 
 
-def _with_fitting_labels(dataset: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
-    fitting = fitting_labels(model)
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) < 2 or not isinstance(spec[1], tf.TensorSpec):
-        return dataset
-    return dataset.map(lambda x, y, *weights: (x, fitting(y), *weights))
-
-
 @contextlib.contextmanager
-def _memory_in_words(found: Source) -> Iterated[None]:
-    """Says what to do where the device's memory does not suffice."""
+def _readable_errors(source: Source, *data: Any) -> Iterator[None]:
+    """Raises TensorFlow's errors about memory and the user's files as `InputError`."""
     try:
-        yield
+        with damage_in_words(*data), plain_errors():
+            yield
     except tf.errors.ResourceExhaustedError as error:
-        size = (
-            ""
-            if found.kept is None
-            else (
-                f" With `resident` the images take {memory.megabytes(found.kept.size)} of it: "
+        resident = ""
+        if source.tensors is not None:
+            resident = (
+                f" With `resident` the images take {memory.megabytes(source.nbytes)} of it: "
                 "`resident=False` (--resident off) gives them back."
             )
-        )
         raise InputError(
-            f"The memory of the device is not enough.{size} A smaller batch takes less, and so "
-            "does mixed precision."
+            f"The device's memory is too small.{resident} A smaller batch takes less, and so does "
+            "mixed precision."
         ) from error
 
 
 @contextlib.contextmanager
-def _jit(model: keras.Model, jit: bool | str | None) -> Iterated[None]:
-    """Lets XLA compile the model's steps or not, for a while."""
+def _jit(model: keras.Model, jit: bool | str | None) -> Iterator[None]:
+    """Lets XLA compile the model's steps or not, within the block."""
     before = model.jit_compile
     if isinstance(jit, str):
         jit = device.choose_jit(jit, model).value
@@ -576,16 +448,7 @@ def _jit(model: keras.Model, jit: bool | str | None) -> Iterated[None]:
         model.jit_compile = before
 
 
-@contextlib.contextmanager
-def _precision(model: keras.Model, name: str | None) -> Iterated[None]:
-    """Trains under another dtype policy, for a while."""
+def _precision(model: keras.Model, name: str | None) -> contextlib.AbstractContextManager[None]:
     if name is None:
-        yield
-        return
-    with precisions.under(model, precisions.choose(name).value):
-        yield
-
-
-def _forget_compiled(model: keras.Model) -> None:
-    """Makes Keras compile its steps anew: it keeps them, and what they were traced with."""
-    model.train_function = model.test_function = model.predict_function = None
+        return contextlib.nullcontext()
+    return precisions.under(model, precisions.choose(name).value)

@@ -1,8 +1,8 @@
 """Batch normalisation and the max pooling that follows it, as one program for CPUs.
 
-TensorFlow goes over the whole image a dozen times for the two: of the course's training step they
-took half. Pooling first and normalising only what is left gives the same numbers, since
-normalisation keeps the order of a channel's values, or turns it round where `gamma` is below 0.
+TensorFlow passes over the whole image a dozen times for the two: they took half of the course's
+training step. Pooling first and normalising only the pooled values gives the same numbers, since
+normalisation keeps the order of a channel's values, or reverses it where `gamma` is below 0.
 """
 
 import contextlib
@@ -13,24 +13,24 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["normalized_pool", "pooled_at_once"]
+__all__ = ["fused", "normalized_pool"]
 
-# Rows times columns: of smaller images less is gained than their programs take to be compiled.
-_LEAST = 100
+# Rows times columns: smaller images gain less than their programs take to compile.
+_LEAST_PIXELS = 100
 
-# Parts of a batch that are added up value by value before the rest is: XLA's own sums over all but
-# the last axis take four times as long on CPUs.
+# Parts of a batch that are first added up value by value: XLA's own sums over all but the last axis
+# take four times as long on CPUs.
 _PARTS = 16
 
 
 def normalized_pool(
     images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, padding: str
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalises by the batch's statistics, then takes the largest of each 2×2 values.
+    """Normalises by the batch's statistics, then takes the maximum of each 2×2 values.
 
     Args:
-        images: float32, bfloat16 or float16, (n, height, width, channels), of static shape but for
-            n.
+        images: float32, bfloat16 or float16, (n, height, width, channels), of static shape except
+            for n.
         gamma: float32, (channels,).
         beta: float32, (channels,).
         epsilon: Float, added to the variance.
@@ -38,18 +38,18 @@ def normalized_pool(
 
     Returns:
         The pooled values, of the dtype of `images`; mean and variance, float32, (channels,), which
-        have no gradient. The gradient of equal largest values goes to the first of them.
+        have no gradient. The gradient of equal maxima goes to the first of them.
     """
 
     @tf.custom_gradient
     def pooled(images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
-        out, mean, variance, largest, place = _forward(
+        out, mean, variance, maxima, argmax = _forward(
             images, gamma, beta, tf.constant(epsilon, tf.float32), padding
         )
 
         def gradient(upstream: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
             scale = 1.0 / tf.sqrt(variance + epsilon)
-            return _backward(images, gamma, mean, scale, largest, place, upstream, padding)
+            return _backward(images, gamma, mean, scale, maxima, argmax, upstream, padding)
 
         return (out, mean, variance), gradient
 
@@ -61,11 +61,11 @@ def _forward(
     images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor, padding: str
 ) -> tuple[tf.Tensor, ...]:
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
-    # One pass for both. Taken from near the mean, squares keep their digits; where they overflow,
-    # the variance is infinite, as it is in two passes.
+    # One pass for both. Squares of distances from near the mean keep their digits; where they
+    # overflow, the variance is infinite, as it is in two passes.
     near = tf.reduce_mean(tf.cast(images[:1], tf.float32), axis=[0, 1, 2])
-    mean = near + _sum(images, lambda values: values - near) / count
-    square = _sum(images, lambda values: tf.square(values - near)) / count
+    mean = near + _channel_sums(images, lambda values: values - near) / count
+    square = _channel_sums(images, lambda values: tf.square(values - near)) / count
     variance = tf.where(
         tf.math.is_inf(square), square, tf.maximum(square - tf.square(mean - near), 0.0)
     )
@@ -75,16 +75,16 @@ def _forward(
         for row in _quarters(images, padding, sign)
     )
     above, below = tf.maximum(a, b), tf.maximum(c, d)
-    largest = tf.maximum(above, below) * sign
-    place = tf.where(above >= below, tf.where(a >= b, 0, 1), tf.where(c >= d, 2, 3))
+    maxima = tf.maximum(above, below) * sign
+    argmax = tf.where(above >= below, tf.where(a >= b, 0, 1), tf.where(c >= d, 2, 3))
     factor = gamma / tf.sqrt(variance + epsilon)
-    out = (largest - mean) * factor + beta
+    out = (maxima - mean) * factor + beta
     return (
         tf.cast(out, images.dtype),
         mean,
         variance,
-        tf.cast(largest, images.dtype),
-        tf.cast(place, tf.uint8),
+        tf.cast(maxima, images.dtype),
+        tf.cast(argmax, tf.uint8),
     )
 
 
@@ -94,26 +94,26 @@ def _backward(
     gamma: tf.Tensor,
     mean: tf.Tensor,
     scale: tf.Tensor,
-    largest: tf.Tensor,
-    place: tf.Tensor,
+    maxima: tf.Tensor,
+    argmax: tf.Tensor,
     upstream: tf.Tensor,
     padding: str,
 ) -> tuple[tf.Tensor, ...]:
     """Returns the gradients of images, gamma and beta (Ioffe and Szegedy, 2015, section 3)."""
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
     upstream = tf.cast(upstream, tf.float32)
-    to_beta = _sum(upstream, lambda values: values)
-    to_gamma = _sum(upstream * ((tf.cast(largest, tf.float32) - mean) * scale), lambda v: v)
+    to_beta = _channel_sums(upstream, lambda values: values)
+    to_gamma = _channel_sums(upstream * ((tf.cast(maxima, tf.float32) - mean) * scale), lambda v: v)
     slope = -gamma * tf.square(scale) * to_gamma / count
     offset = -gamma * scale * to_beta / count - slope * mean
     height, width = images.shape[1:3]
     corner = tf.constant([[0, 1], [2, 3]], tf.uint8)[None, None, :, None, :, None]
     taken = tf.where(
-        place[:, :, None, :, None, :] == corner,
+        argmax[:, :, None, :, None, :] == corner,
         (upstream * (gamma * scale))[:, :, None, :, None, :],
         0.0,
     )
-    rows, columns = 2 * place.shape[1], 2 * place.shape[2]
+    rows, columns = 2 * argmax.shape[1], 2 * argmax.shape[2]
     taken = tf.reshape(taken, [-1, rows, columns, images.shape[-1]])
     if padding == "same":
         taken = taken[:, :height, :width]
@@ -123,8 +123,8 @@ def _backward(
     return tf.cast(to_images, images.dtype), to_gamma, to_beta
 
 
-def _sum(values: tf.Tensor, of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Returns the sum of a function of the values, by channel, float32."""
+def _channel_sums(values: tf.Tensor, of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Returns the sums of a function of the values, (channels,), float32."""
     size = tf.shape(values)[0] // _PARTS
     total = 0.0
     for part in range(_PARTS):
@@ -140,7 +140,7 @@ def _quarters(images: tf.Tensor, padding: str, sign: tf.Tensor) -> list[list[tf.
     """Returns the four values of each window: its upper two, then its lower two."""
     height, width = images.shape[1:3]
     if padding == "same" and (height % 2 or width % 2):
-        # Below everything, whichever way it is turned.
+        # Below every value, whatever the sign.
         images = (
             tf.pad(
                 tf.cast(images, tf.float32) * sign,
@@ -155,45 +155,42 @@ def _quarters(images: tf.Tensor, padding: str, sign: tf.Tensor) -> list[list[tf.
 
 
 @contextlib.contextmanager
-def pooled_at_once(model: keras.Model) -> Iterator[None]:
-    """Lets a model train with each batch normalisation and its max pooling as one, for a while.
+def fused(model: keras.Model) -> Iterator[None]:
+    """Fuses each batch normalisation with its max pooling in training, within the block.
 
-    Only in a `keras.Sequential` and where nothing but speed depends on it; other layers, and all
-    of them at inference, are called as ever. The model is to be compiled without `jit_compile`:
+    Only in a `keras.Sequential`, and where nothing but speed depends on it; other layers, and all
+    of them at inference, are called as usual. The model must be compiled without `jit_compile`:
     XLA would have the whole step.
 
     Args:
         model: Built.
     """
     layers = model.layers if type(model) is keras.Sequential else []
-    pairs = {
-        id(first): (first, second)
-        for first, second in itertools.pairwise(layers)
-        if _fit_together(first, second)
-    }
-    if not pairs or "call" in vars(model):
+    pools = {id(norm): pool for norm, pool in itertools.pairwise(layers) if _can_fuse(norm, pool)}
+    if not pools or "call" in vars(model):
         yield
         return
     call = model.call
 
-    def trained(inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    def fused_call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if not training or mask is not None:
             return call(inputs, training=training, mask=mask)
-        rest = iter(layers)
-        for layer in rest:
-            inputs = _both(*pairs[id(layer)], inputs) if id(layer) in pairs else layer(inputs)
-            if id(layer) in pairs:
-                next(rest)
+        remaining = iter(layers)
+        for layer in remaining:
+            if id(layer) in pools:
+                inputs = _call_both(layer, next(remaining), inputs)
+            else:
+                inputs = layer(inputs)
         return inputs
 
-    model.call = trained
+    model.call = fused_call
     try:
         yield
     finally:
         del model.call
 
 
-def _fit_together(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
+def _can_fuse(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
     return (
         type(norm) is keras.layers.BatchNormalization
         and type(pool) is keras.layers.MaxPooling2D
@@ -209,11 +206,11 @@ def _fit_together(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
         and norm.compute_dtype != "float64"
         and norm.activity_regularizer is pool.activity_regularizer is None
         and None not in norm.input.shape[1:]
-        and norm.input.shape[1] * norm.input.shape[2] >= _LEAST
+        and norm.input.shape[1] * norm.input.shape[2] >= _LEAST_PIXELS
     )
 
 
-def _both(
+def _call_both(
     norm: keras.layers.BatchNormalization, pool: keras.layers.MaxPooling2D, images: tf.Tensor
 ) -> tf.Tensor:
     out, mean, variance = normalized_pool(

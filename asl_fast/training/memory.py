@@ -1,4 +1,4 @@
-"""Memory: what data may take of the device's, and giving it back."""
+"""Memory: how much of the device's the data may take, and releasing it."""
 
 import ctypes
 import gc
@@ -14,17 +14,17 @@ from asl_fast.transforms import random_augment as augment
 
 __all__ = ["RESIDENT_SHARE", "megabytes", "on_device", "release_memory", "too_large"]
 
-# Of the device's memory, what resident data may take: the rest is for network and activations.
+# Share of the device's memory for resident data: the rest is for network and activations.
 RESIDENT_SHARE = 0.5
 
 
 def megabytes(size: int) -> str:
-    """Returns a number of bytes in words, as "21.5 MB"."""
+    """Formats a number of bytes, as "21.5 MB"."""
     return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
 
 
 def too_large(size: int) -> str | None:
-    """Returns why data of so many bytes should not stay on the device; None if they may."""
+    """Returns why data of this size in bytes should not stay on the device; None if they may."""
     room = device.memory()
     if size <= RESIDENT_SHARE * room:
         return None
@@ -37,8 +37,8 @@ def too_large(size: int) -> str | None:
 def on_device(tensors: Any) -> Any:
     """Returns a structure of tensors on the device that trains.
 
-    On a CPU they are there already. A GPU's functions take 32-bit integers from the host, whatever
-    is done, so these become int64.
+    On a CPU they are there already. TensorFlow keeps 32-bit integers on the host whatever the
+    device, so these become int64.
     """
 
     def put(tensor: tf.Tensor) -> tf.Tensor:
@@ -52,17 +52,16 @@ def on_device(tensors: Any) -> Any:
 
 
 def release_memory() -> None:
-    """Gives back what earlier models, data and compiled programs took; for notebooks.
+    """Releases the memory of earlier models, data and compiled programs; for notebooks.
 
-    Clears Keras's global state and the compiled augmentation, collects what is no longer
-    referred to, and hands the C library's free memory back to the system. Models and arrays that
-    a variable still names stay.
+    Clears Keras's global state and the compiled augmentation, collects garbage, and returns the C
+    library's free memory to the system. Models and arrays that a variable still names stay.
     """
     keras.backend.clear_session(free_memory=True)
     augment.forget_programs()
     gc.collect()
     if sys.platform == "linux":
-        # The C library otherwise keeps what was freed, for the process to use again.
+        # The C library otherwise keeps freed memory for the process.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast.system import device, storage
+from asl_fast.system import device, private_api, storage
 from asl_fast.system.device import Choice
 from asl_fast.system.errors import InputError
 
@@ -18,9 +18,9 @@ __all__ = ["choose", "has_bfloat16", "measure", "under"]
 
 # A CPU has instructions for bfloat16 if it has one of these features.
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "amx-bf16"})
-# What convolutions must gain by bfloat16 on a CPU for it to be chosen: the rest of a step gains
+# How much faster convolutions must be for bfloat16 to be chosen on a CPU: the rest of a step gains
 # less.
-_WORTH = 1.2
+_LEAST_GAIN = 1.2
 
 
 def choose(requested: str = "auto", *, alone: bool = True) -> Choice:
@@ -29,42 +29,42 @@ def choose(requested: str = "auto", *, alone: bool = True) -> Choice:
     Args:
         requested: The name of a Keras dtype policy, or "auto": mixed_bfloat16 on GPUs of compute
             capability 8.0 or later, mixed_float16 on 7.x, and mixed_bfloat16 on CPUs where
-            `measure` finds it faster, once for a machine; float32 elsewhere.
-        alone: Bool. False where other machines train the same model, whose measurements might come
-            out otherwise: then CPUs take float32.
+            `measure` finds it faster, once per machine; float32 elsewhere.
+        alone: Bool. False where other machines train the same model, whose measurements might
+            differ: then CPUs use float32.
     """
     if requested != "auto":
         return Choice(requested, "as asked for")
     gpus = device.gpu_details()
     if gpus:
         weakest = min(gpu.get("compute_capability", (0, 0)) for gpu in gpus)
-        words = f"compute capability {weakest[0]}.{weakest[1]}"
+        why = f"compute capability {weakest[0]}.{weakest[1]}"
         if weakest >= (8, 0):
-            return Choice("mixed_bfloat16", words)
-        return Choice("mixed_float16" if weakest >= (7, 0) else "float32", words)
+            return Choice("mixed_bfloat16", why)
+        return Choice("mixed_float16" if weakest >= (7, 0) else "float32", why)
     if not has_bfloat16():
         return Choice("float32", "the CPU has no instructions for bfloat16")
     if not alone:
-        return Choice("float32", "other machines' CPUs may have no use for bfloat16")
+        return Choice("float32", "bfloat16 may be slow on the other machines' CPUs")
     gain = _measured() or measure()
     why = f"bfloat16 convolutions were measured {gain:.2f} times as fast on this CPU"
-    return Choice("mixed_bfloat16" if gain >= _WORTH else "float32", why)
+    return Choice("mixed_bfloat16" if gain >= _LEAST_GAIN else "float32", why)
 
 
 def has_bfloat16() -> bool:
-    """Returns whether the CPU has instructions for bfloat16, which may be faster or not."""
+    """Returns whether the CPU has instructions for bfloat16; they are not always faster."""
     return bool(_BFLOAT16 & device.cpu()[1])
 
 
 def measure(turns: int = 15) -> float:
-    """Measures how many times as fast bfloat16 is on this CPU, and keeps it for `choose`.
+    """Measures how many times as fast bfloat16 is on this CPU, and caches it for `choose`.
 
-    What is timed is the largest convolution of the course's network with both of its gradients,
-    for a batch of 32, which takes half a second in all.
+    Times the largest convolution of the course's network with both of its gradients, for a batch
+    of 32. That takes half a second in all.
 
     Args:
-        turns: Int, how often each is timed, in turn; of the ratios the lower quartile counts, so
-            that noise chooses no bfloat16.
+        turns: Int, how often each dtype is timed, in turn. The lower quartile of the ratios
+            counts, so that noise does not choose bfloat16.
     """
     convolutions = [_convolution(dtype) for dtype in (tf.float32, tf.bfloat16)]
     seconds = np.empty((turns + 1, 2))
@@ -98,10 +98,10 @@ def _convolution(dtype: tf.DType) -> Callable[[], Any]:
 
 @contextlib.contextmanager
 def under(model: keras.Model, policy_name: str) -> Iterator[None]:
-    """Gives the layers another dtype policy, for a while; float32 variables stay what they are.
+    """Gives the layers another dtype policy, within the block; variables stay float32.
 
-    The layers that give the model's output keep theirs. Small gradients would become zero in
-    float16: there the optimizer scales the loss.
+    Output layers keep theirs. In float16 the optimizer scales the loss, as small gradients would
+    become zero.
     """
     policy = keras.dtype_policies.get(policy_name)
     layers = {layer: layer.dtype_policy for layer in _inner_layers(model)}
@@ -120,15 +120,13 @@ def under(model: keras.Model, policy_name: str) -> Iterator[None]:
 
 
 def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers that compute, but for those that give the model's output."""
-    # `layers` lists the top ones; what wrappers and nested models hold has no public list.
-    inner = [layer for layer in model._flatten_layers(include_self=False) if not layer._layers]
-    last = set()
+    """Returns the layers without layers of their own, except for output layers."""
+    flatten = private_api.flatten_layers
+    outputs = model.layers[-1:]
     if not isinstance(model, keras.Sequential) and hasattr(model, "operations"):
-        last = {id(output._keras_history.operation) for output in tf.nest.flatten(model.outputs)}
-    elif model.layers:
-        last = {id(model.layers[-1])}
-    return [layer for layer in inner if id(layer) not in last]
+        outputs = [private_api.output_operation(o) for o in tf.nest.flatten(model.outputs)]
+    last = {id(layer) for layer in outputs}
+    return [layer for layer in flatten(model) if not flatten(layer) and id(layer) not in last]
 
 
 def _machine() -> str:
@@ -136,9 +134,9 @@ def _machine() -> str:
 
 
 def _measured() -> float | None:
-    """Returns the gain that was measured on this machine, or None."""
+    """Returns the gain that was measured on this machine earlier, or None."""
     try:
-        found = json.loads((storage.cache_folder() / "precision.json").read_text())
-        return float(found["gain"]) if found["machine"] == _machine() else None
+        cached = json.loads((storage.cache_folder() / "precision.json").read_text())
+        return float(cached["gain"]) if cached["machine"] == _machine() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,9 +1,10 @@
-"""Where training gets its batches from, and what is done to them in the training step."""
+"""Sources: where training gets its batches from, and what its step does to them first."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,77 +22,68 @@ from asl_fast.data.pipeline import (
     without_autotuning,
 )
 from asl_fast.data.records import Records
-from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
 from asl_fast.generator.image_data_generator import ImageDataGenerator
-from asl_fast.generator.iterators import Iterator, NumpyArrayIterator
+from asl_fast.generator.iterators import Iterator
+from asl_fast.generator.keras_iterators import replace_keras_iterator
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["Kept", "Source", "own_iterator", "source"]
+__all__ = ["DEFAULT_BATCH_SIZE", "Augmentation", "Source", "StoredSource", "make_source"]
+
+DEFAULT_BATCH_SIZE = 32
 
 # Records of a stream that are shuffled at a time, 13 MB of 28x28; and bytes, of larger images.
 _WINDOW, _WINDOW_BYTES = 16384, 1 << 28
 
-_KERAS_OWN = "keras.src.legacy.preprocessing.image"
+Augmentation = RandomAugment | AugmentOptions | ImageDataGenerator | None
 
 
-class Kept(NamedTuple):
-    """Data that are all in memory, and so may lie on the device, to be gathered there.
+class Source(abc.ABC):
+    """Where batches come from, and what the training step does to them first.
 
     Attributes:
-        tensors: A structure of tensors of as many rows, or None: on the host.
+        prepare: Makes (x, y) or (x, y, weights) of an element of `batches`, in the training step.
+        augments: Bool, whether `prepare` changes images at random.
+        steps_per_pass: Int, or None if it is unknown.
         batch_size: Int.
-        divisible: Bool, whether several batches of a pass can come as one.
-        numbered: From a span with steps, and the number of batches to come as one, to a dataset
-            of `Batch` without data.
+        resumable: Bool, whether a batch depends on its step's number alone, so that `batches` can
+            begin within an epoch.
+        tensors: The rows that batches are gathered from, a structure of tensors in memory and
+            None; or None where they are not in memory.
+        mergeable: Bool, whether `indices` can merge the batches of several steps.
     """
 
-    tensors: Any
-    batch_size: int
-    divisible: bool
-    numbered: Callable[[Span, int], tf.data.Dataset]
+    steps_per_pass: int | None = None
+    batch_size = DEFAULT_BATCH_SIZE
+    resumable = False
+    tensors: Any = None
+    mergeable = False
+
+    def __init__(self, prepare: Callable[[Any], Any], augments: bool = False) -> None:
+        self.prepare, self.augments = prepare, augments
+
+    @abc.abstractmethod
+    def batches(self, span: Span) -> Any:
+        """Returns what Keras iterates over, for a part of the training."""
+
+    def indices(self, span: Span, steps: int) -> tf.data.Dataset:
+        """Returns `batches` without data, to gather from `tensors`.
+
+        Args:
+            span: With steps.
+            steps: Int, how many steps' batches are merged into one; 1 unless `mergeable`.
+        """
+        raise NotImplementedError
 
     @property
-    def size(self) -> int:
-        """Bytes."""
+    def nbytes(self) -> int:
+        """Size of `tensors` in bytes."""
         tensors = [t for t in tf.nest.flatten(self.tensors) if t is not None]
         return sum(t.dtype.size * t.shape.num_elements() for t in tensors)
 
 
-class Source(NamedTuple):
-    """Where batches come from.
-
-    Attributes:
-        batches: From a span to what Keras is to iterate over.
-        in_pass: Batches of one pass, or None if that is not known.
-        prepare: What the training step does first: from an element to (x, y) or (x, y, weights).
-        held_out: What `validation_split` set apart, or None.
-        validation: From stored arrays and a batch size to a dataset of what the network takes;
-            None where validation data are such already.
-        kept: The same batches by number, or None where they can't be had so.
-        own: Bool. False where Keras makes the batches.
-        augments: Bool, whether `prepare` changes images at random.
-        exact: Bool, whether a span's `done` is heeded: what comes at a step depends on its number
-            alone, so that a training can be taken up within an epoch.
-        pieces: From a span with steps and a `tf.distribute.InputContext` to the parts of batches
-            that the context's devices take, in turn: (what `prepare` takes, the weight of each
-            row, so that the mean over devices is that over the batch); or None.
-    """
-
-    batches: Callable[[Span], Any]
-    in_pass: int | None
-    prepare: Callable[[Any], Any]
-    held_out: Any = None
-    validation: Callable[[Any, int], tf.data.Dataset] | None = None
-    kept: Kept | None = None
-    own: bool = True
-    augments: bool = False
-    exact: bool = False
-    pieces: Callable[[Span, tf.distribute.InputContext], tf.data.Dataset] | None = None
-
-
-def source(
+def make_source(
     x: Any,
     y: Any,
     sample_weight: Any,
@@ -99,97 +91,85 @@ def source(
     batch_size: int | None,
     validation_split: float,
     shuffle: bool,
-    augment: RandomAugment | AugmentOptions | ImageDataGenerator | None,
+    augment: Augmentation,
     standardize: Standardize | None,
     seed: int,
 ) -> Source:
-    """Returns where the batches for what `asl_fast.fit` was given come from.
+    """Returns the source for the arguments of `asl_fast.fit`.
 
     Raises:
         ValueError: Arguments that don't go with x; names them.
     """
-    x = own_iterator(x)
+    x = replace_keras_iterator(x)
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
-        return _of_iterator(x, shuffle)
-    dress = _Dress(augment, standardize, seed)
+        return _IteratorSource(x, shuffle)
+    preprocessing = _Preprocessing(augment, standardize, seed)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
-        return _of_dataset(x, dress)
+        return _DatasetSource(x, preprocessing)
+    batch_size = batch_size or DEFAULT_BATCH_SIZE
     if isinstance(x, Records):
         _refuse(x, "which brings its own", y=y, sample_weight=sample_weight)
-        return _of_records(x, batch_size or 32, shuffle, seed, dress)
-    parts = x if isinstance(x, list | tuple) else [x]
-    if all(hasattr(part, "shape") for part in parts):
-        return _of_arrays(
-            (x, y, sample_weight), batch_size or 32, validation_split, shuffle, seed, dress
-        )
+        return _RecordsSource(x, batch_size, shuffle, seed, preprocessing)
+    if all(hasattr(array, "shape") for array in (x if isinstance(x, list | tuple) else [x])):
+        arrays = (x, y, sample_weight)
+        return _ArraySource(arrays, batch_size, validation_split, shuffle, seed, preprocessing)
     _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
-    return Source(lambda _: x, None, lambda data: data, own=False)
+    return KerasSource(x)
 
 
-def own_iterator(x: Any) -> Any:
-    """Returns this package's iterator for one of Keras's own; anything else as it is.
-
-    Subclasses of Keras's, whose methods must be called, stay as they are.
-    """
-    generator = getattr(x, "image_data_generator", None)
-    if type(x).__module__ != _KERAS_OWN or type(generator).__module__ not in (
-        _KERAS_OWN,
-        "builtins",
-    ):
-        return x
-    own = None if generator is None else ImageDataGenerator.from_keras(generator)
-    if type(x).__name__ == "DirectoryIterator":
-        return DirectoryIterator.from_keras(x, own)
-    if type(x).__name__ == "DataFrameIterator":
-        return DataFrameIterator.from_keras(x, own)
-    return NumpyArrayIterator(
-        [x.x, x.x_misc] if x.x_misc else x.x,
-        x.y,
-        own,
-        batch_size=x.batch_size,
-        shuffle=x.shuffle,
-        sample_weight=x.sample_weight,
-        seed=x.seed,
-        data_format=x.data_format,
-        save_to_dir=x.save_to_dir,
-        save_prefix=x.save_prefix,
-        save_format=x.save_format,
-        dtype=x.dtype,
-    )
+def _refuse(x: Any, because: str, **arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"`{name}` must be None where `x` is a {type(x).__name__}, {because}")
 
 
-class _Dress:
-    """Makes of stored images what the network takes."""
+class KerasSource(Source):
+    """Anything else that `keras.Model.fit` takes, whose batches Keras makes."""
 
-    def __init__(
-        self,
-        augment: RandomAugment | AugmentOptions | ImageDataGenerator | None,
-        standardize: Standardize | None,
-        seed: int,
-    ) -> None:
-        self._standardize: Callable[[tf.Tensor], tf.Tensor] | None = standardize
-        options: AugmentOptions | None = None
+    def __init__(self, x: Any) -> None:
+        super().__init__(lambda batch: batch)
+        self._x = x
+
+    def batches(self, span: Span) -> Any:
+        """Returns x."""
+        return self._x
+
+
+class _IteratorSource(Source):
+    """What `flow` and the like return."""
+
+    def __init__(self, iterator: Iterator, shuffle: bool) -> None:
+        super().__init__(iterator.finish, iterator.augments)
+        self._iterator, self._shuffle = iterator, shuffle
+        self.steps_per_pass, self.batch_size = len(iterator), iterator.batch_size
+        self.tensors, self.mergeable = iterator.kept, iterator.divisible
+
+    def batches(self, span: Span) -> tf.data.Dataset:
+        return self._iterator.stored(shuffle=self._shuffle)
+
+    def indices(self, span: Span, steps: int) -> tf.data.Dataset:
+        return self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
+
+
+class _Preprocessing:
+    """Augments and standardises stored images."""
+
+    def __init__(self, augment: Augmentation, standardize: Standardize | None, seed: int) -> None:
+        self._standardize: Any = standardize
         if isinstance(augment, ImageDataGenerator):
             if standardize is not None:
                 raise ValueError(
                     "`standardize` must be None where `augment` is an ImageDataGenerator, which "
                     "standardises too"
                 )
-            self._standardize, options = augment.standardized, augment.augment_options()
-        elif isinstance(augment, AugmentOptions):
-            options = augment
-        layer: RandomAugment | None = None if options else augment  # type: ignore[assignment]
-        if options is not None:
-            layer = RandomAugment(**dataclasses.asdict(options), seed=seed, dtype="float32")
-        self._augment = layer
-
-    @property
-    def augments(self) -> bool:
-        """Whether images are changed at random."""
-        return self._augment is not None and not self._augment.options.idle
+            self._standardize, augment = augment.standardized, augment.augment_options()
+        if isinstance(augment, AugmentOptions):
+            augment = RandomAugment(**dataclasses.asdict(augment), seed=seed, dtype="float32")
+        self._augment = augment
+        self.augments = augment is not None and not augment.options.idle
 
     def prepare(self, batch: Batch) -> Any:
         """Augments and standardises a batch whose data are (x, y, weights)."""
@@ -207,226 +187,237 @@ class _Dress:
         return (x, y) if weights is None else (x, y, weights)
 
     def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Standardises images that are not to be augmented."""
+        """Standardises images without augmenting them."""
         if self._standardize is None:
             return tf.cast(images, tf.float32) if images.dtype == tf.uint8 else images
         return self._standardize(tf.cast(images, tf.float32))
 
-    def validation(self, arrays: Any, batch_size: int) -> tf.data.Dataset:
-        """Returns batches as the network takes them.
+
+class _DatasetSource(Source):
+    """A dataset of batches."""
+
+    def __init__(self, dataset: tf.data.Dataset, preprocessing: _Preprocessing) -> None:
+        super().__init__(preprocessing.prepare, preprocessing.augments)
+        self._dataset = dataset
+        self._cardinality = int(dataset.cardinality())
+        self.steps_per_pass = self._cardinality if self._cardinality > 0 else None
+
+    def batches(self, span: Span) -> tf.data.Dataset:
+        if span.steps is None and self._cardinality == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`steps_per_epoch` must be given where `x` is an infinite dataset")
+
+        def batch(number: tf.Tensor, data: Any) -> Batch:
+            rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
+            # A dataset's rows have no numbers: each batch is taken for an epoch of its own.
+            return Batch(keras.utils.unpack_x_y_sample_weight(data), tf.range(rows), number)
+
+        # Without a known length Keras has to see where a pass ends.
+        passes = self._dataset if span.steps is None else self._dataset.repeat()
+        numbered = passes.enumerate(span.first_epoch * (span.steps or 0))
+        return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
+
+
+class StoredSource(Source):
+    """Images as stored, in memory or on disk: several devices can share a batch of them.
+
+    Attributes:
+        held_out: What `validation_split` set apart, or None.
+    """
+
+    held_out: Any = None
+
+    def __init__(self, batch_size: int, preprocessing: _Preprocessing) -> None:
+        super().__init__(preprocessing.prepare, preprocessing.augments)
+        self.batch_size = batch_size
+        self._standardized = preprocessing.standardized
+
+    @abc.abstractmethod
+    def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """Returns the devices' shares of batches: those of a worker's devices, in turn.
 
         Args:
-            arrays: As stored: (x, y) or (x, y, weights), or `Records`.
+            span: With steps.
+            context: Names the worker.
+
+        Returns:
+            A dataset of (what `prepare` takes, float32 scalar); the latter weighs each row, so that
+            the mean over devices is that over the batch.
+        """
+
+    def validation(self, stored: Any, batch_size: int) -> tf.data.Dataset:
+        """Returns batches of validation data as the network takes them.
+
+        Args:
+            stored: (x, y) or (x, y, weights), or `Records`.
             batch_size: Int.
         """
 
-        def dress(x: Any, *rest: Any) -> Any:
+        def standardize(x: Any, *rest: Any) -> Any:
             if isinstance(x, tuple):
-                return (self.standardized(x[0]), *x[1:]), *rest
-            return self.standardized(x), *rest
+                return (self._standardized(x[0]), *x[1:]), *rest
+            return self._standardized(x), *rest
 
-        if isinstance(arrays, Records):
-            stored = arrays.batches(batch_size)
+        if isinstance(stored, Records):
+            batches = stored.batches(batch_size)
         else:
             with tf.device("CPU"):
-                stored = tf.data.Dataset.from_tensor_slices(_as_stored(arrays)).batch(batch_size)
-        return without_autotuning(stored.map(dress).prefetch(tf.data.AUTOTUNE))
+                rows = tf.data.Dataset.from_tensor_slices(_without_float64(stored))
+            batches = rows.batch(batch_size)
+        return without_autotuning(batches.map(standardize).prefetch(tf.data.AUTOTUNE))
 
 
-def _refuse(x: Any, because: str, **arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"`{name}` must be None where `x` is a {type(x).__name__}, {because}")
+class _RecordsSource(StoredSource):
+    """Images and labels streamed from disk."""
 
+    def __init__(
+        self,
+        records: Records,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        preprocessing: _Preprocessing,
+    ) -> None:
+        super().__init__(batch_size, preprocessing)
+        self._records = records
+        self.steps_per_pass: int = steps_per_epoch(records.rows, batch_size)
+        self.resumable = not records.service
+        window = min(_WINDOW, max(1, _WINDOW_BYTES // math.prod(records.shape)))
+        self._order = {"seed": seed, "window": window if shuffle else 0}
 
-def _of_iterator(iterator: Iterator, shuffle: bool) -> Source:
-    def numbered(span: Span, at_once: int) -> tf.data.Dataset:
-        return iterator.numbered(shuffle=shuffle, at_once=at_once)
-
-    kept = None
-    if iterator.kept is not None:
-        kept = Kept(iterator.kept, iterator.batch_size, iterator.divisible, numbered)
-    return Source(
-        lambda _: iterator.stored(shuffle=shuffle),
-        len(iterator),
-        iterator.finish,
-        kept=kept,
-        augments=iterator.augments,
-    )
-
-
-def _of_dataset(dataset: tf.data.Dataset, dress: _Dress) -> Source:
-    cardinality = int(dataset.cardinality())
-
-    def batch(number: tf.Tensor, data: Any) -> Batch:
-        rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
-        # What a dataset holds has no numbers: each batch is taken for an epoch of its own.
-        return Batch(keras.utils.unpack_x_y_sample_weight(data), tf.range(rows), number)
-
-    def batches(span: Span) -> tf.data.Dataset:
-        steps = span.steps
-        if steps is None and cardinality == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("`steps_per_epoch` must be given where `x` is a dataset without end")
-        # Without a known length Keras has to see where a pass ends.
-        passes = dataset if steps is None else dataset.repeat()
-        numbered = passes.enumerate(span.first_epoch * (steps or 0))
-        return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
-
-    in_pass = cardinality if cardinality > 0 else None
-    return Source(batches, in_pass, dress.prepare, augments=dress.augments)
-
-
-def _of_records(
-    records: Records, batch_size: int, shuffle: bool, seed: int, dress: _Dress
-) -> Source:
-    in_pass = steps_per_epoch(records.rows, batch_size)
-    window = min(_WINDOW, max(1, _WINDOW_BYTES // math.prod(records.shape)))
-    order = {"seed": seed, "window": window if shuffle else 0}
-
-    def batch(rows: tf.Tensor, images: tf.Tensor, classes: tf.Tensor, epoch: tf.Tensor) -> Batch:
-        return Batch((images, classes, None), rows, epoch)
-
-    def batches(span: Span) -> tf.data.Dataset:
+    def batches(self, span: Span) -> tf.data.Dataset:
         # Passes need not end where epochs do.
-        first_pass, done = divmod(span.first_step, in_pass)
-        last_pass = steps_per_epoch(span.last_step, in_pass)
-        return records.stream(first_pass, last_pass, batch_size, **order, skip=done).map(batch)
+        first_pass, skip = divmod(span.first_step, self.steps_per_pass)
+        last_pass = steps_per_epoch(span.last_step, self.steps_per_pass)
+        stream = self._records.stream(
+            first_pass, last_pass, self.batch_size, **self._order, skip=skip
+        )
+        return stream.map(_record_batch)
 
-    def pieces(span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
         # Each worker reads its own shards, one pass after the other, whatever the others do.
-        workers, devices = context.num_input_pipelines, context.num_replicas_in_sync
-        mine = records.part(context.input_pipeline_id, workers)
+        workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
+        mine = self._records.part(context.input_pipeline_id, workers)
         shares = [
-            batch_size // devices + (device < batch_size % devices)
-            for device in _devices_of(context)
+            self.batch_size // replicas + (replica < self.batch_size % replicas)
+            for replica in _replicas_of(context)
         ]
         own = sum(shares)
-        first_pass, done = divmod(span.first_step * own, mine.rows)
+        first_pass, skip = divmod(span.first_step * own, mine.rows)
         last_pass = steps_per_epoch(span.last_step * own, mine.rows)
-        stream = mine.stream(first_pass, last_pass, own, **order)
+        stream = mine.stream(first_pass, last_pass, own, **self._order)
         # A batch may hold the end of a pass and the beginning of the next one.
-        stream = stream.map(lambda *found: (*found[:-1], tf.fill(tf.shape(found[0]), found[-1])))
-        if done:
-            stream = stream.unbatch().skip(done).batch(own)
-        weights = tf.constant([share * devices / batch_size for share in shares])
+        stream = stream.map(lambda *rows: (*rows[:-1], tf.fill(tf.shape(rows[0]), rows[-1])))
+        if skip:
+            stream = stream.unbatch().skip(skip).batch(own)
+        weights = tf.constant([share * replicas / self.batch_size for share in shares])
 
-        def part(number: tf.Tensor, found: Any) -> tuple[Batch, tf.Tensor]:
-            rows, images, classes, epochs = found
-            return batch(rows, images, classes, epochs[0]), weights[number % len(shares)]
-
-        # Again and again, as passes are short where a worker of a tf.data service was lost.
-        return stream.repeat().rebatch(shares).enumerate().map(part).prefetch(tf.data.AUTOTUNE)
-
-    return Source(
-        batches,
-        in_pass,
-        dress.prepare,
-        validation=dress.validation,
-        augments=dress.augments,
-        exact=not records.service,
-        pieces=pieces,
-    )
-
-
-def _of_arrays(
-    arrays: Any,
-    batch_size: int,
-    validation_split: float,
-    shuffle: bool,
-    seed: int,
-    dress: _Dress,
-) -> Source:
-    arrays = _as_stored(arrays)
-    lengths = {len(rows) for rows in tf.nest.flatten(arrays) if rows is not None}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            f"`x`, `y` and `sample_weight` must have as many rows, at least one. Received: "
-            f"{sorted(lengths)}"
-        )
-    (rows,) = lengths
-    held_out = None
-    if validation_split:
-        kept = int(rows * (1 - validation_split))
-        if not 0 < kept < rows:
-            raise ValueError(
-                f"`validation_split` must leave rows on both sides of {rows}. Received: "
-                f"{validation_split!r}"
+        def share(number: tf.Tensor, batch: Any) -> tuple[Batch, tf.Tensor]:
+            rows, images, classes, epochs = batch
+            return (
+                _record_batch(rows, images, classes, epochs[0]),
+                weights[number % len(shares)],
             )
-        held_out = tuple(each(lambda a: a[kept:], part) for part in arrays if part is not None)
-        arrays = each(lambda a: a[:kept], arrays)
-        rows = kept
 
-    stored = each(lambda array: shared(array)[1], arrays)
-    order: dict[str, Any] = {"seed": seed, "shuffle": shuffle}
+        # Repeated, as passes are short where a worker of a tf.data service was lost.
+        return stream.repeat().rebatch(shares).enumerate().map(share).prefetch(tf.data.AUTOTUNE)
 
-    def batches(span: Span) -> tf.data.Dataset:
+
+def _record_batch(
+    rows: tf.Tensor, images: tf.Tensor, classes: tf.Tensor, epoch: tf.Tensor
+) -> Batch:
+    return Batch((images, classes, None), rows, epoch)
+
+
+class _ArraySource(StoredSource):
+    """Arrays in memory: x, y and weights."""
+
+    resumable = mergeable = True
+
+    def __init__(
+        self,
+        arrays: Any,
+        batch_size: int,
+        validation_split: float,
+        shuffle: bool,
+        seed: int,
+        preprocessing: _Preprocessing,
+    ) -> None:
+        super().__init__(batch_size, preprocessing)
+        arrays = _without_float64(arrays)
+        lengths = {len(array) for array in tf.nest.flatten(arrays) if array is not None}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                "`x`, `y` and `sample_weight` must have the same number of rows, at least one. "
+                f"Received: {sorted(lengths)}"
+            )
+        (rows,) = lengths
+        if validation_split:
+            total, rows = rows, int(rows * (1 - validation_split))
+            if not 0 < rows < total:
+                raise ValueError(
+                    f"`validation_split` must leave rows on both sides of {total}. Received: "
+                    f"{validation_split!r}"
+                )
+            self.held_out = tuple(
+                each(lambda a: a[rows:], array) for array in arrays if array is not None
+            )
+            arrays = each(lambda a: a[:rows], arrays)
+        self._rows = rows
+        self.tensors = each(lambda array: shared(array)[1], arrays)
+        self.steps_per_pass = steps_per_epoch(rows, batch_size)
+        self._order: dict[str, Any] = {"seed": seed, "shuffle": shuffle}
+
+    def batches(self, span: Span) -> tf.data.Dataset:
         return training_batches(
-            stored,
-            batch_size=batch_size,
+            self.tensors,
+            batch_size=self.batch_size,
             first_step=span.first_step,
             steps=span.last_step,
-            **order,
+            **self._order,
         )
 
-    def numbered(span: Span, at_once: int) -> tf.data.Dataset:
+    def indices(self, span: Span, steps: int) -> tf.data.Dataset:
         assert span.steps is not None
-        several = steps_per_epoch(span.steps, at_once)
+        elements = steps_per_epoch(span.steps, steps)
         return numbered_batches(
-            rows,
-            batch_size=batch_size * at_once,
-            first_step=span.first_epoch * several + steps_per_epoch(span.done, at_once),
-            steps=span.epochs * several,
-            **order,
+            self._rows,
+            batch_size=self.batch_size * steps,
+            first_step=span.first_epoch * elements + steps_per_epoch(span.done, steps),
+            steps=span.epochs * elements,
+            **self._order,
         )
 
-    def pieces(span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        devices, mine = context.num_replicas_in_sync, _devices_of(context)
+    def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        replicas, mine = context.num_replicas_in_sync, _replicas_of(context)
 
-        def part(whole: Batch, device: tf.Tensor) -> tuple[Batch, tf.Tensor]:
-            own = whole.samples[device::devices]
-            weight = tf.size(own) * devices / tf.size(whole.samples)
+        def share(whole: Batch, replica: tf.Tensor) -> tuple[Batch, tf.Tensor]:
+            own = whole.samples[replica::replicas]
+            weight = tf.size(own) * replicas / tf.size(whole.samples)
             # A device without a row gets one that counts for nothing.
             own = tf.cond(tf.size(own) > 0, lambda: own, lambda: whole.samples[:1])
-            return gathered(stored, whole._replace(samples=own)), tf.cast(weight, tf.float32)
+            return gathered(self.tensors, whole._replace(samples=own)), tf.cast(weight, tf.float32)
 
-        def parts(whole: Batch) -> tf.data.Dataset:
+        def shares(whole: Batch) -> tf.data.Dataset:
             numbers = tf.data.Dataset.range(mine[0], mine[-1] + 1)
-            return numbers.map(lambda device: part(whole, device))
+            return numbers.map(lambda replica: share(whole, replica))
 
-        whole = numbered_batches(
-            rows,
-            batch_size=batch_size,
-            first_step=span.first_step,
-            steps=span.last_step,
-            **order,
-        )
-        return whole.flat_map(parts).prefetch(tf.data.AUTOTUNE)
-
-    return Source(
-        batches,
-        steps_per_epoch(rows, batch_size),
-        dress.prepare,
-        held_out,
-        dress.validation,
-        Kept(stored, batch_size, True, numbered),
-        augments=dress.augments,
-        exact=True,
-        pieces=pieces,
-    )
+        batches = self.indices(span, 1)
+        return batches.flat_map(shares).prefetch(tf.data.AUTOTUNE)
 
 
-def _devices_of(context: tf.distribute.InputContext) -> range:
+def _replicas_of(context: tf.distribute.InputContext) -> range:
     """Returns the numbers, among all, of the devices that a worker feeds."""
-    each = context.num_replicas_in_sync // context.num_input_pipelines
-    return range(context.input_pipeline_id * each, (context.input_pipeline_id + 1) * each)
+    per_worker = context.num_replicas_in_sync // context.num_input_pipelines
+    first = context.input_pipeline_id * per_worker
+    return range(first, first + per_worker)
 
 
-def _as_stored(arrays: Any) -> Any:
-    """Returns a structure of arrays as `tf.data` takes it, without float64."""
+def _without_float64(arrays: Any) -> Any:
+    """Returns a structure of arrays as `tf.data` takes it, in Keras's float type."""
     if isinstance(arrays, list | tuple):
-        return tuple(_as_stored(part) for part in arrays)
+        return tuple(_without_float64(part) for part in arrays)
     if isinstance(arrays, dict):
-        return {name: _as_stored(part) for name, part in arrays.items()}
+        return {name: _without_float64(part) for name, part in arrays.items()}
     if arrays is None:
         return None
     array = np.asarray(arrays)

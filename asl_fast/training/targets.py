@@ -31,7 +31,7 @@ def _kind(model: keras.Model) -> str | None:
 
 
 def _classes(model: keras.Model) -> int | None:
-    """Returns how many classes the model tells apart, or None where that is not its business."""
+    """Returns the number of classes, or None where the model is no classifier with such a loss."""
     shape = getattr(model, "output_shape", None)
     if _kind(model) is None or not isinstance(shape, tuple) or len(shape) != 2:
         return None
@@ -43,7 +43,7 @@ def check_labels(model: keras.Model, y: Any) -> None:
 
     Args:
         model: Compiled.
-        y: Array of labels, or anything else, which is not looked at.
+        y: Array of labels; anything else passes.
 
     Raises:
         ValueError: Names the first row.
@@ -57,13 +57,13 @@ def check_labels(model: keras.Model, y: Any) -> None:
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"The label in row {row} is {y.reshape(-1)[row]}, and so are "
-            f"{int(wrong.sum())} of {len(y)} no class of the model, which knows 0 to {classes - 1}"
+            f"The label in row {row} is {y.reshape(-1)[row]}, but the model's classes are 0 to "
+            f"{classes - 1}; {int(wrong.sum())} of {len(y)} labels are none of these"
         )
 
 
 def fitting_labels(model: keras.Model) -> Callable[[Any], Any]:
-    """Returns what turns labels, one-hot or integers, into those that the model's loss takes.
+    """Returns a function that turns labels, one-hot or integers, into what the model's loss takes.
 
     Labels for losses other than the two categorical cross-entropies stay as they are.
 

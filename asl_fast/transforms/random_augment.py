@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from asl_fast.system.private_api import silence_retracing_warning
 from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
 from asl_fast.transforms.checks import check, check_choice, finite, plain
@@ -376,5 +377,5 @@ def _program(
         autograph=False,
     )
     # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
-    program._omit_frequent_tracing_warning = True
+    silence_retracing_warning(program)
     return program

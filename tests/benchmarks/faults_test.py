@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asl_fast import Checkpoints, fit
-from asl_fast.training import run
+from asl_fast.training.event_log import EventLog
 from benchmarks import faults
 from tests.samples import blobs
 
@@ -77,7 +77,7 @@ def test_a_log_that_cannot_be_written_ends_no_training(tmp_path, caplog):
     model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(24, "softmax"))
     model.compile("adam", "sparse_categorical_crossentropy")
-    logs = run._Logs(tmp_path / "logs", write_graph=False)
+    logs = EventLog(tmp_path / "logs", write_graph=False)
     with faults.full_after(300):
         history = fit(model, images, labels, epochs=3, callbacks=[logs], verbose=0)
     assert len(history.history["loss"]) == 3

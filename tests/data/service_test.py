@@ -77,7 +77,7 @@ def test_a_training_goes_on_from_its_last_whole_epoch(served, records, tmp_path)
 def test_a_training_within_an_epoch_is_not_taken_up_in_another_order(served, records, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(Records.open(records), tmp_path / "kept", Stop())
-    with pytest.raises(InputError, match="was stopped within an epoch, where only batches in the"):
+    with pytest.raises(InputError, match="was stopped within an epoch, and the order of these"):
         trained(Records.open(records, service=served), tmp_path / "kept")
 
 

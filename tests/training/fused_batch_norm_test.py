@@ -49,7 +49,7 @@ def step(model, images):
 @pytest.mark.parametrize(
     "shape", [(37, 10, 12, 3), (5, 11, 13, 4)], ids=["even", "odd, few images"]
 )
-def test_normalised_and_pooled_at_once_is_as_one_after_the_other(shape, padding, monkeypatch):
+def test_fused_layers_equal_separate_ones(shape, padding, monkeypatch):
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     images[:, :4, :4] = np.maximum(images[:, :4, :4], 0)  # equal values, as ReLU leaves them
     images[..., 0] += 100  # the variance must keep its digits
@@ -60,7 +60,7 @@ def test_normalised_and_pooled_at_once_is_as_one_after_the_other(shape, padding,
     monkeypatch.setattr(
         normalization, "normalized_pool", lambda *given: calls.append(1) or kernel(*given)
     )
-    with normalization.pooled_at_once(model):
+    with normalization.fused(model):
         found = step(model, images)
     assert calls
     for one, other in zip(found, expected, strict=True):
@@ -72,7 +72,7 @@ def test_bfloat16_images_are_normalised_in_float32():
     images = tf.cast(images, tf.bfloat16)
     exact = step(network((10, 10, 3)), tf.cast(images, tf.float32))
     model = network((10, 10, 3), policy="mixed_bfloat16")
-    with normalization.pooled_at_once(model):
+    with normalization.fused(model):
         found = step(model, images)
     np.testing.assert_allclose(found[0], exact[0], rtol=1 / 128, atol=1 / 128)
     np.testing.assert_allclose(found[3], exact[3], rtol=1 / 128, atol=0.5)
@@ -122,12 +122,12 @@ def test_fit_trains_as_keras_does_and_gives_the_model_back():
 )
 def test_what_is_something_else_is_left_to_keras(norm):
     model = network((12, 16, 3), **norm)
-    with normalization.pooled_at_once(model):
+    with normalization.fused(model):
         assert "call" not in vars(model)
 
 
 def test_images_too_small_to_gain_are_left_to_keras():
     for side, taken in ((9, False), (10, True)):
         model = network((side, side, 3))
-        with normalization.pooled_at_once(model):
+        with normalization.fused(model):
             assert ("call" in vars(model)) == taken

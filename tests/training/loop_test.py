@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from asl_fast import DivergenceError, fit
-from asl_fast.training.loop import choose_at_once
+from asl_fast.training.loop import choose_steps_per_execution
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (75, 4, 4, 1), np.uint8)
 LABELS = np.random.default_rng(1).random((75, 2), np.float32)
@@ -42,18 +42,18 @@ def record(nan_at=None, **arguments):
 
 
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("at_once", [2, 3, 8, 100, None])
-def test_each_step_gets_its_batch_however_many_are_taken_at_once(resident, at_once):
+@pytest.mark.parametrize("steps", [2, 3, 8, 100, None])
+def test_each_step_gets_its_batch_however_many_run_per_call(resident, steps):
     single = record(epochs=3, steps_per_execution=1, resident=not resident)
     assert [size for size, _ in single] == [10] * 7 + [5] + [10] * 7 + [5] + [10] * 7 + [5]
-    assert record(epochs=3, steps_per_execution=at_once, resident=resident) == single
+    assert record(epochs=3, steps_per_execution=steps, resident=resident) == single
     # Also where epochs end within passes.
     single = record(epochs=3, steps_per_epoch=5, steps_per_execution=1)
     assert len(single) == 15
-    several = record(epochs=3, steps_per_epoch=5, steps_per_execution=at_once, resident=resident)
+    several = record(epochs=3, steps_per_epoch=5, steps_per_execution=steps, resident=resident)
     assert several == single
     # And from a later epoch on.
-    later = record(epochs=3, initial_epoch=1, steps_per_execution=at_once, resident=resident)
+    later = record(epochs=3, initial_epoch=1, steps_per_execution=steps, resident=resident)
     assert later == record(epochs=3)[8:]
 
 
@@ -70,7 +70,7 @@ def test_each_step_gets_its_batch_however_many_are_taken_at_once(resident, at_on
     ],
 )
 def test_the_host_wakes_rarely(steps, batch_size, kind, expected):
-    assert choose_at_once(steps, batch_size, kind) == expected
+    assert choose_steps_per_execution(steps, batch_size, kind) == expected
 
 
 def test_a_callback_of_yours_hears_of_each_batch():
@@ -88,20 +88,20 @@ def test_a_callback_of_yours_hears_of_each_batch():
 
 
 @pytest.mark.parametrize(
-    ("at_once", "nan_at", "place"),
+    ("steps", "nan_at", "place"),
     [
         (1, 0, "step 1 of 8 in epoch 1"),
         (3, 4, "step 5 of 8 in epoch 1"),
         (4, 9, "2 of 8 in epoch 2"),
     ],
 )
-def test_a_loss_that_is_no_number_ends_training_and_is_placed(at_once, nan_at, place):
+def test_a_loss_that_is_no_number_ends_training_and_is_placed(steps, nan_at, place):
     epochs, saved = [], []
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch)),
         keras.callbacks.LambdaCallback(on_train_end=lambda logs: saved.append(1)),
     ]
     with pytest.raises(DivergenceError, match=f"not a number after .*{place}.*it was 0.01"):
-        record(nan_at, epochs=3, steps_per_execution=at_once, callbacks=callbacks)
+        record(nan_at, epochs=3, steps_per_execution=steps, callbacks=callbacks)
     assert epochs == list(range(nan_at // 8))
     assert not saved

@@ -61,10 +61,3 @@ def test_integers_of_32_bits_do_not_go_to_the_device(monkeypatch):
     stored = (tf.zeros((3, 2), tf.uint8), tf.zeros(3, tf.int32), None, tf.zeros(3, tf.float16))
     there = memory.on_device(stored)
     assert [t if t is None else t.dtype for t in there] == [tf.uint8, tf.int64, None, tf.float16]
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0.0 MB"), (21_500_000, "21.5 MB"), (25_300_000_000, "25.3 GB")]
-)
-def test_sizes_in_words(size, words):
-    assert memory.megabytes(size) == words

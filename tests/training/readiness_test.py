@@ -53,7 +53,7 @@ def standardization():
 
 def traced(model, **arguments):
     model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
-    return trainer.traced(model, IMAGES, ONE_HOT, **arguments)[0]
+    return trainer.traced(model, IMAGES, ONE_HOT, **arguments)
 
 
 @functools.cache
@@ -107,10 +107,12 @@ def test_only_numbers_go_to_the_device_where_images_are_resident():
 
 def test_bytes_go_to_the_device_where_they_are_streamed():
     function = whole_step(jit=False, resident=False)
-    for _, node in nodes(function):
-        if node.op == "IteratorGetNext":
-            types = [tf.dtypes.as_dtype(t) for t in node.attr["output_types"].list.type]
-            assert types == [tf.uint8, tf.float32, tf.int64, tf.int64]
+    fetched = {
+        tuple(tf.dtypes.as_dtype(t) for t in node.attr["output_types"].list.type)
+        for _, node in nodes(function)
+        if node.op == "IteratorGetNext"
+    }
+    assert fetched == {(tf.uint8, tf.float32, tf.int64, tf.int64)}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -186,7 +188,7 @@ def of_python(x):
         (projective, False, "ImageProjectiveTransformV3", "has no kernel for GPUs"),
         (tf.random.shuffle, True, "RandomShuffle", "has no kernel for GPUs"),
         (tf.random.shuffle, False, "RandomShuffle", "has no kernel for GPUs"),
-        (on_the_host, False, "Sin", "is done on the host"),
+        (on_the_host, False, "Sin", "runs on the host"),
         (of_python, False, "PyFunc", "calls Python"),
         (of_python, True, "PyFunc", "calls Python"),
     ],
@@ -214,7 +216,7 @@ def test_xla_compiles_the_step_with_every_option(policy):
         ]
     )
     model.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
-    history = fit(
+    fit(
         model,
         IMAGES[:8],
         ONE_HOT[:8],
@@ -225,4 +227,3 @@ def test_xla_compiles_the_step_with_every_option(policy):
         resident=True,
         verbose=0,
     )
-    assert np.isfinite(history.history["loss"][0])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asl_fast import Checkpoints, DivergenceError, InputError
+from asl_fast import DivergenceError, InputError
 from asl_fast.data import dataset
 from asl_fast.system import device
 from asl_fast.training import precision, run
+from asl_fast.training.run_folder import resumed, stopped
 
 
 def train(*arguments, changes, **options):
@@ -39,19 +40,9 @@ def test_a_run_leaves_model_metrics_and_pictures(folder, tmp_path):
     accuracies = [float(row["val_accuracy"]) for row in history]
     assert metrics["val_accuracy"] == accuracies[-1]
     assert metrics["best_val_accuracy"] == max(accuracies)
-    seconds = [float(row["train_seconds"]) for row in history]
-    assert metrics["images_per_second"] == pytest.approx(
-        120 / np.median(seconds), rel=1e-3, abs=0.06
-    )
-    assert metrics["train_seconds"] >= sum(seconds) - 0.01
-    assert metrics["epochs"] == metrics["recipe"]["epochs"] == 2
     assert metrics["recipe"]["name"] == "course"
     assert metrics["recipe"]["batch_size"] == 40
-    assert metrics["dataset"] == data.describe()
     assert metrics["precision"] == precision.choose().value
-    assert metrics["jit"] is False
-    assert metrics["seed"] == 3
-    assert metrics["versions"]["keras"] == keras.version()
     for name in ("curves.png", "confusion.png"):
         assert np.asarray(Image.open(out / name)).std() > 5
     assert list((out / "logs" / "train").glob("events*"))
@@ -91,14 +82,14 @@ def test_mixed_precision_trains(folder, tmp_path, policy):
     assert saved.layers[0].dtype_policy.name == policy
     scaled = isinstance(saved.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (policy == "mixed_float16")
-    assert np.isfinite(keras.ops.sum(saved.layers[0].kernel))
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
 
 
 def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt
-
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(dataset.load(folder), out, changes={"epochs": 2}, callbacks=[Stop()])
@@ -106,11 +97,7 @@ def test_an_interrupted_run_leaves_no_half_file(folder, tmp_path):
     assert not list(out.rglob("*.partial*"))
 
 
-def test_a_run_goes_on_in_the_precision_that_was_chosen_for_it(folder, tmp_path, monkeypatch):
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt
-
+def test_a_resumed_run_keeps_its_precision(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
     monkeypatch.setattr(precision, "_measured", lambda: 2.0)
     data, changes = dataset.load(folder), {"epochs": 2}
@@ -123,8 +110,8 @@ def test_a_run_goes_on_in_the_precision_that_was_chosen_for_it(folder, tmp_path,
     assert precision.choose(alone=False).value == "float32"
 
 
-def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
-    class Stop(keras.callbacks.Callback):
+def test_a_resumed_run_ends_as_one_never_stopped(folder, tmp_path):
+    class StopWithin(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if self.model.optimizer.iterations > 4:
                 raise KeyboardInterrupt
@@ -134,8 +121,8 @@ def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
     whole = train(data, tmp_path / "whole", **arguments)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(data, out, callbacks=[Stop()], **arguments)
-    assert run.stopped(out)["changes"] == {"epochs": 3, "batch_size": 40}
+        train(data, out, callbacks=[StopWithin()], **arguments)
+    assert stopped(out)["changes"] == {"epochs": 3, "batch_size": 40}
 
     with pytest.raises(InputError, match="holds a run that was stopped.*--resume"):
         train(data, out, **arguments)
@@ -144,8 +131,6 @@ def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
     other = data._replace(train=data.train._replace(sha256="0" * 64))
     with pytest.raises(InputError, match=rf"train file .*: {data.train.sha256}.*{'0' * 64}"):
         train(other, out, resume=True, **arguments)
-    with Checkpoints(out / "checkpoints"), pytest.raises(InputError, match="Another training"):
-        train(data, out, resume=True, **arguments)
 
     metrics = train(data, out, resume=True, **arguments)
     models = [keras.saving.load_model(path / "model.keras") for path in (out, tmp_path / "whole")]
@@ -155,7 +140,7 @@ def test_a_run_goes_on_where_it_was_stopped(folder, tmp_path):
     histories = [(path / "history.csv").read_text() for path in (out, tmp_path / "whole")]
     one, other = ([line.rsplit(",", 1)[0] for line in text.splitlines()] for text in histories)
     assert one == other
-    assert run.stopped(out) is None
+    assert stopped(out) is None
     with pytest.raises(InputError, match="holds a finished run already"):
         train(data, out, resume=True, **arguments)
 
@@ -178,13 +163,6 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_a_learning_rate_that_diverges_is_named_with_the_step(folder, tmp_path):
-    changes = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 2}
-    with pytest.raises(DivergenceError, match=r"step \d of 3 in epoch 1.*it was 1e\+30"):
-        train(dataset.load(folder), tmp_path / "run", changes=changes)
-    assert not (tmp_path / "run" / "metrics.json").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -203,6 +181,23 @@ def test_wrong_numbers_write_nothing(folder, tmp_path, arguments, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_finished_but_for_its_files_is_completed(folder, tmp_path, monkeypatch):
+    """Its pictures show the trained network, though no epoch is left to train."""
+    data, arguments = dataset.load(folder), {"changes": {"epochs": 4, "batch_size": 8}}
+    train(data, tmp_path / "whole", **arguments)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.figures, "curves", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", **arguments)
+    train(data, tmp_path / "run", resume=True, **arguments)
+    whole, after = (Image.open(tmp_path / out / "confusion.png") for out in ("whole", "run"))
+    np.testing.assert_array_equal(np.asarray(after), np.asarray(whole))
+
+
 def test_resident_on_is_insisted_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(device, "accelerator", lambda: "/CPU:0")
     monkeypatch.setattr(device, "memory", lambda: 1000)
@@ -215,7 +210,7 @@ def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     settings |= {"precision": "auto", "jit": "auto", "resident": "auto"}
     settings |= {"steps_per_execution": None, "deterministic": False}
     data = {"data": None, "train": None, "valid": None}
-    assert run.resumed(tmp_path, data, settings, given=set()) == (data, settings)
+    assert resumed(tmp_path, data, settings, given=set()) == (data, settings)
 
     begun = settings | {"recipe": "best", "seed": 7, "augment": False, "data": ["a.csv", "b.csv"]}
     begun["changes"] = {"epochs": 8, "batch_size": 40}
@@ -224,10 +219,10 @@ def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     path.write_text(json.dumps(begun))
     expected = settings | {"recipe": "best", "seed": 0, "augment": False}
     expected["changes"] = {"epochs": 9, "batch_size": 40}
-    resumed = run.resumed(tmp_path, data, settings, given={"epochs", "seed"})
-    assert resumed == ({"data": None, "train": "a.csv", "valid": "b.csv"}, expected)
+    files_and_settings = resumed(tmp_path, data, settings, given={"epochs", "seed"})
+    assert files_and_settings == ({"data": None, "train": "a.csv", "valid": "b.csv"}, expected)
 
     moved = data | {"data": "elsewhere"}
-    assert run.resumed(tmp_path, moved, settings, given={"data"})[0] == moved
+    assert resumed(tmp_path, moved, settings, given={"data"})[0] == moved
     path.write_text(json.dumps(begun | {"data": [dataset.BUILT_IN] * 2}))
-    assert run.resumed(tmp_path, data, settings, given=set())[0] == data
+    assert resumed(tmp_path, data, settings, given=set())[0] == data

@@ -3,8 +3,10 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from asl_fast import AugmentOptions, ImageDataGenerator, fit
+from asl_fast.training.targets import fitting_labels
 from tests.samples import blobs
 
 IMAGES, LABELS = blobs(48)
@@ -55,7 +57,7 @@ def test_class_weights_count_either_way():
     [
         ("categorical_crossentropy", ONE_HOT[:, :10], r"have the shape \(None, 10\);.*\(n, 24\)"),
         ("sparse_categorical_crossentropy", ONE_HOT[:, :, None], "takes integers"),
-        ("categorical_crossentropy", LABELS + 3, "The label in row 21 is 24, and so are 6 of 48"),
+        ("categorical_crossentropy", LABELS + 3, "The label in row 21 is 24, .* 6 of 48 labels"),
         ("sparse_categorical_crossentropy", LABELS - 1, "The label in row 0 is -1"),
         ("sparse_categorical_crossentropy", LABELS + 0.5, "The label in row 0 is 0.5"),
     ],
@@ -83,5 +85,5 @@ def test_other_losses_take_what_they_take():
         [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(1)]
     )
     model.compile("sgd", "mse")
-    history = fit(model, IMAGES / 255, LABELS.astype(np.float32), verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
+    labels = tf.constant(LABELS)
+    assert fitting_labels(model)(labels) is labels

@@ -1,0 +1,172 @@
+"""The one door to what TensorFlow and Keras keep private, and to error texts that are parsed.
+
+A new version of a library may rename any of it without notice. So no other module of the package
+names these things, everything that has a public name stays out, and
+`tests/system/private_api_test.py` says which name went missing. Importing this module loads neither
+library.
+"""
+
+import contextlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = [
+    "KERAS_APPLICATIONS",
+    "KERAS_GENERATOR",
+    "KERAS_GENERATOR_HOMES",
+    "KERAS_LOADER_HOMES",
+    "PRIVATE_ATTRIBUTES",
+    "PRIVATE_NAMES",
+    "UNEXPECTED_COUNT",
+    "UNPARSED_RECORD",
+    "build_symbolically",
+    "compile_metrics",
+    "file_error_reason",
+    "flatten_layers",
+    "output_operation",
+    "ragged_row",
+    "silence_retracing_warning",
+    "strategy_of",
+    "unreadable_model_reason",
+    "validation_split",
+    "without_strategy",
+]
+
+# The module of Keras's own `ImageDataGenerator` and iterators, by which they are recognised, and
+# the others that scripts import it from.
+KERAS_GENERATOR = "keras.src.legacy.preprocessing.image"
+KERAS_GENERATOR_HOMES = (
+    "keras.preprocessing.image",
+    "keras._tf_keras.keras.preprocessing.image",
+    KERAS_GENERATOR,
+)
+KERAS_LOADER_HOMES = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
+# Functions of these modules take whole batches of tensors.
+KERAS_APPLICATIONS = "keras.src.applications"
+
+# Attributes of this module that are imported at first use, and why they have no public name.
+_IMPORTED = {
+    # Subclassed: `tf.data.Iterator` is its abstract base.
+    "OwnedIterator": "tensorflow.python.data.ops.iterator_ops:OwnedIterator",
+    # Public functions tell how much memory is used, not how much may be.
+    "list_local_devices": "tensorflow.python.client.device_lib:list_local_devices",
+    # Only switching it on is public.
+    "is_op_determinism_enabled": "tensorflow.python.framework.config:is_op_determinism_enabled",
+    # What operations exist on which devices is not public at all.
+    "get_registered_kernels": "tensorflow.python.framework.kernels:get_registered_kernels_for_op",
+    "get_op_def": "tensorflow.python.framework.op_def_registry:get",
+    "register_xla_kernels": "tensorflow.python.util.pywrap_xla_ops:get_gpu_kernel_names",
+}
+
+# Everything private that can be looked up by name, as `pkgutil.resolve_name` takes it.
+PRIVATE_NAMES = (
+    *_IMPORTED.values(),
+    *KERAS_GENERATOR_HOMES,
+    *KERAS_LOADER_HOMES,
+    KERAS_APPLICATIONS,
+    "keras:Model._flatten_layers",
+    "keras:Model._symbolic_build",
+    "keras:optimizers.Muon._should_use_adamw",  # overridden by `KernelMuon`
+    "tensorflow:data.Dataset._inputs",  # overridden by the generator's iterators
+)
+
+# What objects get when they are made: of a compiled model, its output, a `tf.function`, and
+# Keras's `ImageDataGenerator`.
+PRIVATE_ATTRIBUTES = (
+    ("model", "_compile_metrics"),
+    ("model", "_distribute_strategy"),
+    ("output", "_keras_history"),
+    ("function", "_omit_frequent_tracing_warning"),
+    ("generator", "_validation_split"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return pkgutil.resolve_name(_IMPORTED[name])
+
+
+# Keras
+
+
+def flatten_layers(model: Any, *, include_self: bool = False) -> list[Any]:
+    """Returns all layers, those within wrappers and nested models too, unlike `model.layers`."""
+    return model._flatten_layers(include_self=include_self)
+
+
+def output_operation(tensor: Any) -> Any:
+    """Returns the operation, mostly a layer, that a symbolic tensor is the output of."""
+    return tensor._keras_history.operation
+
+
+def compile_metrics(model: Any) -> Any:
+    """Returns the container of the metrics that a model was compiled with, or None."""
+    return model._compile_metrics
+
+
+def build_symbolically(model: Any, batch: Any) -> None:
+    """Builds layers and metrics for a batch of `keras.KerasTensor`, without computing anything."""
+    model._symbolic_build(data_batch=batch)
+
+
+def strategy_of(model: Any) -> Any:
+    """Returns the `tf.distribute.Strategy` in whose scope a model was made, or None."""
+    return getattr(model, "_distribute_strategy", None)
+
+
+@contextlib.contextmanager
+def without_strategy(model: Any) -> Iterator[None]:
+    """Makes Keras treat a model as if it had been made without a strategy."""
+    strategy = model._distribute_strategy
+    model._distribute_strategy = None
+    try:
+        yield
+    finally:
+        model._distribute_strategy = strategy
+
+
+def validation_split(generator: Any) -> float:
+    """Returns the `validation_split` that Keras's `ImageDataGenerator` was made with."""
+    return generator._validation_split
+
+
+# TensorFlow
+
+
+def silence_retracing_warning(function: Any) -> None:
+    """Lets a `tf.function` be traced often without a warning."""
+    function._omit_frequent_tracing_warning = True
+
+
+# Error texts
+
+# Of `tf.io.parse_example`, whose message ends at a NUL within the record.
+UNPARSED_RECORD = ("ParseExample", "Could not parse example")
+# Of `tf.data.experimental.assert_cardinality`.
+UNEXPECTED_COUNT = "was expected to contain"
+
+
+def file_error_reason(error: Any) -> str:
+    """Returns the operating system's reason from a `tf.errors.OpError`, which follows the path."""
+    return error.message.splitlines()[0].rpartition("; ")[2]
+
+
+def ragged_row(error: Exception) -> tuple[int, int, int] | None:
+    """Returns (cells expected, line, cells found) if pandas failed on a row of another length."""
+    match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def unreadable_model_reason(error: Exception) -> str:
+    """Returns one line on why `keras.saving.load_model` failed."""
+    text = str(error)
+    if "No model config" in text:
+        return "it holds only weights. Save the whole model, with model.save()."
+    if "arbitrary code" in text:
+        return "it contains Python code (in a Lambda layer), which is not run."
+    if unknown := re.search(r"Could not locate (?:class|function) '([^']*)'", text):
+        return f"it needs {unknown[1]}, which is not part of Keras."
+    return next(iter(text.splitlines()), type(error).__name__)

@@ -1,0 +1,41 @@
+"""The course's network, compiled by a recipe."""
+
+import keras
+
+from asl_fast.models.kernel_muon import KernelMuon
+from asl_fast.models.network import build_cnn
+from asl_fast.models.optimizer import build_optimizer
+from asl_fast.models.recipe import Recipe
+from asl_fast.system import device
+
+__all__ = ["compiled_model"]
+
+
+def compiled_model(
+    recipe: Recipe, steps: int, policy: str, jit: str, *, portable: bool = False
+) -> keras.Model:
+    """Returns a new network, compiled.
+
+    Args:
+        recipe: Optimizer, label smoothing and batch normalisation count.
+        steps: Int, of the whole training.
+        policy: Name of a Keras dtype policy.
+        jit: "auto", "on" or "off".
+        portable: Bool. True gives it an optimizer that Keras can load, with its state.
+    """
+    model = build_cnn(dtype=policy, batch_norm_momentum=recipe.batch_norm_momentum)
+    optimizer = build_optimizer(recipe, steps)
+    if portable and isinstance(optimizer, KernelMuon):
+        optimizer = keras.optimizers.Muon.from_config(optimizer.get_config())
+    if policy == "mixed_float16":
+        # Small gradients would become zero in float16.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=device.choose_jit(jit, model).value,
+    )
+    if portable:
+        model.optimizer.build(model.trainable_variables)
+    return model

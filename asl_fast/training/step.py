@@ -1,0 +1,107 @@
+"""The model's training step, with the source's work before it in what is compiled."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from asl_fast.system import private_api
+from asl_fast.training.targets import fitting_labels
+
+__all__ = ["preparing"]
+
+
+@contextlib.contextmanager
+def preparing(
+    model: keras.Model,
+    prepare: Callable[[Any], Any],
+    class_weight: Mapping[int, float] | None,
+    steps_per_execution: int,
+) -> Iterator[None]:
+    """Puts the source's work before the model's own training step.
+
+    Wrapping the step and not the model leaves callbacks with the user's object: those that save
+    `self.model` save the plain model.
+
+    Args:
+        model: Compiled.
+        prepare: From a batch to (x, y) or (x, y, weights).
+        class_weight: As for `keras.Model.fit`.
+        steps_per_execution: Int, what the model reports meanwhile.
+    """
+    step, own = model.train_step, vars(model).get("train_step")
+    before = model.steps_per_execution
+    fitting = fitting_labels(model)
+
+    def train_step(batch: Any) -> Any:
+        data = prepare(batch)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        _check_images(model, x)
+        if y is not None:
+            y = fitting(y)
+            data = keras.utils.pack_x_y_sample_weight(x, y, weights)
+        _create_variables(model, y)
+        return step(data if class_weight is None else _weighted(x, y, weights, class_weight))
+
+    model.train_step = train_step
+    model.steps_per_execution = steps_per_execution
+    _forget_compiled(model)
+    try:
+        yield
+    finally:
+        # Without an attribute of its own, the model shows its class's step again.
+        del model.train_step
+        if own is not None:
+            model.train_step = own
+        model.steps_per_execution = before
+        _forget_compiled(model)
+
+
+def _create_variables(model: keras.Model, y: Any) -> None:
+    """Creates those of optimizer and metrics, while the first step is traced.
+
+    Keras would within the step, and TensorFlow traces a step that creates variables once more.
+    """
+    if tf.distribute.has_strategy():
+        return
+    metrics = private_api.compile_metrics(model)
+    with tf.init_scope():
+        if model.built and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        one_output = len(getattr(model, "outputs", None) or ()) == 1 and isinstance(y, tf.Tensor)
+        if metrics is not None and not metrics.built and one_output:
+            metrics.build(keras.KerasTensor(y.shape, y.dtype.name), model.outputs[0])
+
+
+def _weighted(x: Any, y: Any, weights: Any, class_weight: Mapping[int, float]) -> Any:
+    """Returns (x, y, weights) with the weights of the labels' classes."""
+    if weights is not None:
+        raise ValueError("`class_weight` and `sample_weight` can't be given at the same time")
+    if not isinstance(y, tf.Tensor):
+        raise ValueError("`class_weight` is only supported for models with a single output")
+    if y.shape.rank == 2 and y.shape[1] != 1:
+        classes = tf.argmax(y, axis=-1)
+    else:
+        classes = tf.cast(tf.round(tf.reshape(y, [-1])), tf.int64)
+    known = tf.constant(list(class_weight), tf.int64)
+    weights = tf.constant(list(class_weight.values()), tf.float32)
+    hits = tf.cast(classes[:, None] == known, tf.float32)
+    return x, y, tf.linalg.matvec(hits, weights) + (1.0 - tf.reduce_sum(hits, axis=1))
+
+
+def _check_images(model: keras.Model, x: Any) -> None:
+    """Refuses images that the model does not take."""
+    images, inputs = (tf.nest.flatten(of) for of in (x, getattr(model, "inputs", None) or []))
+    for given, taken in zip(images, inputs, strict=False):
+        if given.shape.rank == 4 and not given.shape.is_compatible_with(taken.shape):
+            raise ValueError(
+                f"The model takes images of the shape {tuple(taken.shape[1:])}, but those of the "
+                f"data have {tuple(given.shape[1:])}"
+            )
+
+
+def _forget_compiled(model: keras.Model) -> None:
+    """Makes Keras compile its steps anew: it keeps them, and what they were traced with."""
+    model.train_function = model.test_function = model.predict_function = None
