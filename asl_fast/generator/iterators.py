@@ -386,7 +386,7 @@ class Iterator(tf.data.Dataset):
     def _replayed_pass(self, draw: Callable[[Any], Pass]) -> tf.data.Dataset:
         """Yields the plan of one pass, drawn as Keras would when it starts."""
         rows = tf.TensorSpec([None], tf.int64)
-        signature = (rows, tf.TensorSpec([None, 10], tf.float32), rows)
+        signature = (rows, tf.TensorSpec([None, len(PARAMETERS)], tf.float32), rows)
         drawn = tf.data.Dataset.from_generator(
             lambda: iter([tuple(draw(self._replay))]), output_signature=signature
         )

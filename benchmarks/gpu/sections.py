@@ -27,7 +27,7 @@ from asl_fast.data import dataset as datasets
 from asl_fast.models.recipe import RECIPES
 from asl_fast.system import device
 from asl_fast.training import diagnosis, run
-from asl_fast.training.fit import TrainingClock
+from asl_fast.training.clock import TrainingClock
 from benchmarks.contenders.rivals import labelled_layers
 from benchmarks.contenders.work import COURSE, Work
 from benchmarks.gpu.figures import Items, Request, main, spread

@@ -25,7 +25,7 @@ from tensorflow.python.data.experimental.ops import testing
 
 import asl_fast
 from asl_fast.data.pipeline import numbered_batches, steps_per_epoch
-from asl_fast.training.loop import choose_at_once, parts
+from asl_fast.training.loop import choose_steps_per_execution, slicer
 from benchmarks.cell import Cell, Say, in_turn
 from benchmarks.contenders.rivals import labelled_layers
 from benchmarks.contenders.work import COURSE, from_keras_iterator, noise
@@ -99,7 +99,7 @@ def _idle_share(dataset: tf.data.Dataset, steps: int, milliseconds: float, batch
                     accelerator.work(element)
             else:
                 for i in tf.range(batches):
-                    take = functools.partial(parts(element, _BATCH), i)
+                    take = functools.partial(slicer(element, _BATCH), i)
                     part, added = _timed(take, [added], waited)
                     with tf.control_dependencies([added]):
                         accelerator.work(part)
@@ -125,7 +125,7 @@ def _of_keras(iterator: Any, steps: int, workers: int, processes: bool) -> Conte
 
 
 def _resident(steps: int) -> Contender:
-    batches = choose_at_once(steps_per_epoch(_ROWS, _BATCH), _BATCH, "CPU")
+    batches = choose_steps_per_execution(steps_per_epoch(_ROWS, _BATCH), _BATCH, "CPU")
     indices = numbered_batches(_ROWS, batch_size=_BATCH * batches, steps=2**40)
     # Whole elements only: an epoch ends with fewer batches.
     indices = indices.filter(lambda batch: tf.size(batch.samples) == _BATCH * batches)

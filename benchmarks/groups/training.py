@@ -20,7 +20,7 @@ from asl_fast.data import dataset as datasets
 from asl_fast.data.pipeline import steps_per_epoch
 from asl_fast.models.optimizer import build_optimizer
 from asl_fast.models.recipe import RECIPES
-from asl_fast.training.fit import TrainingClock
+from asl_fast.training.clock import TrainingClock
 from benchmarks.cell import BEFOREHAND, Cell, Say, in_turn
 from benchmarks.contenders.rivals import labelled_layers
 from benchmarks.contenders.work import COURSE, Work

@@ -57,7 +57,7 @@ def test_it_refuses_models_of_other_things_than_images(asl_fast_here, tmp_path):
     model.save(tmp_path / "other.keras")
     for path, message in (
         ("nowhere.keras", "There is no model"),
-        ("other.keras", "needed are imag"),
+        ("other.keras", "input must be"),
     ):
         result = asl_fast_here("doctor", tmp_path / path)
         assert result.returncode == 2

@@ -108,7 +108,7 @@ def test_the_built_in_set_is_named_before_and_after(asl_fast_here, calls, monkey
 
 
 MISTAKES = {
-    "a missing folder": (["--data", "nowhere"], "There is no folder nowhere"),
+    "a missing folder": (["--data", "nowhere"], "There is no file or folder nowhere"),
     "a value out of range, before data are read": (
         ["--data", "nowhere", "--label-smoothing", "1"],
         "The label smoothing must be at least 0 and below 1. Received: 1.0.",

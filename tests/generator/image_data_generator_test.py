@@ -202,7 +202,7 @@ def test_keras_own_generator_is_converted_with_its_statistics():
         ({"brightness_range": 1.0}, "`brightness_range` must be"),
         ({"validation_split": 1.5}, "`validation_split` must be strictly between 0 and 1"),
         ({"data_format": "first"}, "`data_format` must be one of"),
-        ({"fill_mode": "mirror"}, "`fill_mode` must be one of"),
+        ({"fill_mode": "mirrored"}, "`fill_mode` must be one of"),
         ({"dtype": "uint8"}, "`dtype` must be 'float16', 'float32' or 'float64'"),
         ({"rng": "numpy"}, "`rng` must be 'stateless' or 'keras'"),
         ({"rotation_range": "10"}, "`rotation_range` must be a finite number"),

@@ -45,7 +45,10 @@ def ours(options, *, seed, shuffle=True, saving=None, batch_size=32):
 
 def check(drawn, order, found, expected_order):
     np.testing.assert_array_equal(order, expected_order)
-    expected = [[PARAMETERS[name] if v is None else v for name, v in one.items()] for one in drawn]
+    expected = [
+        [neutral if one.get(name) is None else one[name] for name, neutral in PARAMETERS.items()]
+        for one in drawn
+    ]
     np.testing.assert_allclose(found, np.array(expected, float), rtol=1e-6, atol=1e-6)
 
 

@@ -47,7 +47,7 @@ def served(template_model, port, tmp_path):
     pytest.importorskip("gradio")
     log = tmp_path / "log"
     process = forked.start(log, forked.command_line, "demo", template_model, "--port", port)
-    while not (log.exists() and "ends it" in log.read_text()):
+    while not (log.exists() and "stops it" in log.read_text()):
         assert process.is_alive(), log.read_text()
         time.sleep(0.05)
     yield process, log
@@ -120,7 +120,7 @@ def test_a_visit(browser, served, port, tmp_path):
         os.kill(process.pid, signal.SIGINT)
         process.join(timeout=60)
     assert process.exitcode == 0
-    assert log.read_text() == f"Open {address} – Ctrl-C ends it.\n"
+    assert log.read_text() == f"Open {address} – Ctrl-C stops it.\n"
 
 
 def test_a_port_in_use_is_named(port):

@@ -22,6 +22,11 @@ print(enabled, round(result, 4), "compiled" if changed else "loaded" if enabled 
 RESULT = "6.7318"  # 8 · sin 1
 
 
+@pytest.fixture(autouse=True)
+def flags(monkeypatch):
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)  # this process may keep programs too
+
+
 def run(folder, **environment):
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
