@@ -8,6 +8,8 @@ from pathlib import Path
 # Before TensorFlow is imported anywhere.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# What tests count as compiled must not come from another test's programs.
+os.environ["ASL_FAST_COMPILE_CACHE"] = "off"
 
 import pytest
 

@@ -24,7 +24,8 @@ RESULT = "6.7318"  # 8 · sin 1
 
 @pytest.fixture(autouse=True)
 def flags(monkeypatch):
-    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)  # this process may keep programs too
+    monkeypatch.delenv(compile_cache.SWITCH)
+    monkeypatch.delenv("TF_XLA_FLAGS", raising=False)
 
 
 def run(folder, **environment):

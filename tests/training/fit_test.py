@@ -237,11 +237,8 @@ def test_another_device_than_the_hosts(tmp_path):
     It showed that `prefetch_to_device` does not take None.
     """
     (tmp_path / "dump").mkdir()
-    log = tmp_path / "log"
-    # A program from the cache would not be compiled.
-    environment = {"XLA_FLAGS": f"--xla_dump_to={tmp_path / 'dump'}", "TF_XLA_FLAGS": ""}
-    environment["ASL_FAST_COMPILE_CACHE"] = "off"
-    process = forked.start(log, train_on_a_stand_in, tmp_path, **environment)
+    log, flags = tmp_path / "log", f"--xla_dump_to={tmp_path / 'dump'}"
+    process = forked.start(log, train_on_a_stand_in, tmp_path, XLA_FLAGS=flags)
     process.join()
     assert process.exitcode == 0, log.read_text()[-3000:]
     # Two shapes, that of the last batch of a pass too, and no more in later epochs.
