@@ -316,7 +316,7 @@ class Iterator(tf.data.Dataset):
     # The interface for `asl_fast.fit`.
 
     @property
-    def kept(self) -> Any:
+    def tensors(self) -> Any:
         """The tensors that batches are gathered from, or None if images are read from files."""
         return None
 
@@ -326,7 +326,7 @@ class Iterator(tf.data.Dataset):
         return not self._augment_options.idle
 
     @property
-    def divisible(self) -> bool:
+    def mergeable(self) -> bool:
         """Whether `numbered` can yield several batches as one element."""
         return self._replay is None
 
@@ -343,14 +343,14 @@ class Iterator(tf.data.Dataset):
         stored = self._loaded(self._endless(shuffle, 1))
         return without_autotuning(stored.prefetch(tf.data.AUTOTUNE))
 
-    def numbered(self, *, shuffle: bool = True, at_once: int = 1) -> tf.data.Dataset:
-        """Yields what `stored` does without data, which the caller gathers from `kept`.
+    def numbered(self, *, shuffle: bool = True, batches: int = 1) -> tf.data.Dataset:
+        """Yields what `stored` does without data, which the caller gathers from `tensors`.
 
         Args:
             shuffle: As for `stored`.
-            at_once: Int, batches per element; 1 unless `divisible`.
+            batches: Int, batches per element; 1 unless `mergeable`.
         """
-        numbered = self._endless(shuffle, at_once).flat_map(chunks)
+        numbered = self._endless(shuffle, batches).flat_map(chunks)
         return without_autotuning(numbered.prefetch(tf.data.AUTOTUNE))
 
     def finish(self, batch: Batch) -> Any:
@@ -361,7 +361,7 @@ class Iterator(tf.data.Dataset):
 
     def _loaded(self, plans: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
         """Turns each `Plan` into its chunks, as in `stored`."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} must say how images are read")
 
     def _order(self, epoch: int | tf.Tensor) -> tf.Tensor:
         positions = tf.range(self.n, dtype=tf.int64)
@@ -631,7 +631,7 @@ class NumpyArrayIterator(Iterator):
         return np.asarray(self._pixels, self.dtype)
 
     @property
-    def kept(self) -> Any:
+    def tensors(self) -> Any:
         """The images, and a triple of other inputs, labels and weights."""
         return self._stored
 

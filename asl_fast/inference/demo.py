@@ -103,44 +103,26 @@ def build(classifier: Classifier) -> Any:
         InputError: Gradio is not installed.
     """
     gr = _import_gradio()
+    letters = " ".join(classifier.letters)
+    with gr.Blocks(title="asl-fast", analytics_enabled=False) as page:
+        gr.Markdown(f"# asl-fast\nClassifies the letter that a hand signs: {letters}.")
+        with gr.Tab("Classify a letter"), gr.Row():
+            _build_classification(gr, classifier)
+        with gr.Tab("Augmentation"), gr.Row():
+            _build_augmentation(gr, page, classifier)
+    return page
 
-    def picture_input(height: int) -> Any:
-        picture = gr.Image(
-            label="Picture of a hand",
-            sources=["upload", "webcam", "clipboard"],
-            # A mirrored right hand would be a left one.
-            webcam_options=gr.WebcamOptions(mirror=False),
-            height=height,
-        )
-        # The uploaded file as it is: the classifier decodes it, with clearer errors.
-        picture.preprocess = lambda payload: payload and payload.path
-        return picture
 
-    def picture_output(label: str, *, show_label: bool = True) -> Any:
-        return gr.Image(
-            label=label,
-            show_label=show_label,
-            format="png",
-            interactive=False,
-            buttons=[],
-            elem_classes="pixels",
-        )
+# Of events: the page's own, and no progress bar over the pictures.
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    @contextlib.contextmanager
-    def errors_as_toasts(path: str | None) -> Iterator[None]:
-        try:
-            yield
-        except ValueError as error:  # AugmentOptions' errors, too
-            text = str(error)
-            if path is not None:
-                text = text.replace(path, Path(path).name)
-            raise gr.Error(html.escape(text), print_exception=False) from None
 
+def _build_classification(gr: ModuleType, classifier: Classifier) -> None:
     def classify(path: str | None) -> tuple[Any, Any]:
         if path is None:
             return None, None
         [(prediction, note)] = classifier.predict_files([path])
-        with errors_as_toasts(path):
+        with _errors_as_toasts(gr, path):
             if isinstance(prediction, InputError):
                 raise prediction
             seen = _enlarge(classifier.prepare(path))
@@ -148,63 +130,80 @@ def build(classifier: Classifier) -> Any:
             gr.Info(html.escape(note.replace(path, Path(path).name)))
         return dict(prediction.top), seen
 
+    with gr.Column():
+        picture = _picture_input(gr, 400)
+    with gr.Column():
+        answer = gr.Label(label="Letter", num_top_classes=3)
+        seen = _picture_output(gr, "What the model sees")
+    shown = gr.on([picture.input, picture.clear], classify, picture, [answer, seen], **_QUIET)
+    # A failed picture must not show the letter of the one before.
+    shown.failure(lambda: (None, None), None, [answer, seen], **_QUIET)
+
+
+def _build_augmentation(gr: ModuleType, page: Any, classifier: Classifier) -> None:
     def augment(path: str | None, draw: int, *values: Any) -> Any:
-        with errors_as_toasts(path):
+        with _errors_as_toasts(gr, path):
             image = classifier.prepare(_rendered_hand() if path is None else path)
             return _grid(image, _options(*values), draw)
 
     def redraw(path: str | None, draw: int, *values: Any) -> tuple[int, Any]:
         return draw + 1, augment(path, draw + 1, *values)
 
-    letters = " ".join(classifier.letters)
     start = RECIPES[DEFAULT].augment
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    with gr.Blocks(title="asl-fast", analytics_enabled=False) as page:
-        gr.Markdown(f"# asl-fast\nClassifies the letter that a hand signs: {letters}.")
-        with gr.Tab("Classify a letter"), gr.Row():
-            with gr.Column():
-                picture = picture_input(400)
-            with gr.Column():
-                answer = gr.Label(label="Letter", num_top_classes=3)
-                seen = picture_output("What the model sees")
-            shown = gr.on(
-                [picture.input, picture.clear], classify, picture, [answer, seen], **quiet
-            )
-            # A failed picture must not show the letter of the one before.
-            shown.failure(lambda: (None, None), None, [answer, seen], **quiet)
-        with gr.Tab("Augmentation"), gr.Row():
-            with gr.Column():
-                picture = picture_input(220)
-                gr.Markdown("Without a picture, a rendered hand is shown.")
-                again = gr.Button("Draw again", variant="primary")
-                draws = picture_output(f"{_SIDE**2} draws", show_label=False)
-            with gr.Column():
-                controls = [
-                    component
-                    for name in _CONTROLS
-                    for component in _components(gr, name, getattr(start, name))
-                ]
-                controls.append(
-                    gr.Dropdown(list(FILL_MODES), value=start.fill_mode, label="Fill mode")
-                )
-            draw = gr.State(0)
-            inputs = [picture, draw, *controls]
-            gr.on(
-                # On release, since each value on the way would compile its own program.
-                [
-                    page.load,
-                    picture.input,
-                    picture.clear,
-                    *(c.release if isinstance(c, gr.Slider) else c.change for c in controls),
-                ],
-                augment,
-                inputs,
-                draws,
-                trigger_mode="always_last",
-                **quiet,
-            )
-            again.click(redraw, inputs, [draw, draws], **quiet)
-    return page
+    with gr.Column():
+        picture = _picture_input(gr, 220)
+        gr.Markdown("Without a picture, a rendered hand is shown.")
+        again = gr.Button("Draw again", variant="primary")
+        draws = _picture_output(gr, f"{_SIDE**2} draws", show_label=False)
+    with gr.Column():
+        controls = [
+            component
+            for name in _CONTROLS
+            for component in _components(gr, name, getattr(start, name))
+        ]
+        controls.append(gr.Dropdown(list(FILL_MODES), value=start.fill_mode, label="Fill mode"))
+    draw = gr.State(0)
+    inputs = [picture, draw, *controls]
+    # Sliders on release, since each value on the way would compile its own program.
+    changes = [c.release if isinstance(c, gr.Slider) else c.change for c in controls]
+    events = [page.load, picture.input, picture.clear, *changes]
+    gr.on(events, augment, inputs, draws, trigger_mode="always_last", **_QUIET)
+    again.click(redraw, inputs, [draw, draws], **_QUIET)
+
+
+def _picture_input(gr: ModuleType, height: int) -> Any:
+    picture = gr.Image(
+        label="Picture of a hand",
+        sources=["upload", "webcam", "clipboard"],
+        # A mirrored right hand would be a left one.
+        webcam_options=gr.WebcamOptions(mirror=False),
+        height=height,
+    )
+    # The uploaded file as it is: the classifier decodes it, with clearer errors.
+    picture.preprocess = lambda payload: payload and payload.path
+    return picture
+
+
+def _picture_output(gr: ModuleType, label: str, *, show_label: bool = True) -> Any:
+    return gr.Image(
+        label=label,
+        show_label=show_label,
+        format="png",
+        interactive=False,
+        buttons=[],
+        elem_classes="pixels",
+    )
+
+
+@contextlib.contextmanager
+def _errors_as_toasts(gr: ModuleType, path: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # AugmentOptions' errors, too
+        text = str(error)
+        if path is not None:
+            text = text.replace(path, Path(path).name)
+        raise gr.Error(html.escape(text), print_exception=False) from None
 
 
 def _import_gradio() -> ModuleType:

@@ -145,13 +145,13 @@ class _IteratorSource(Source):
         super().__init__(iterator.finish, iterator.augments)
         self._iterator, self._shuffle = iterator, shuffle
         self.steps_per_pass, self.batch_size = len(iterator), iterator.batch_size
-        self.tensors, self.mergeable = iterator.kept, iterator.divisible
+        self.tensors, self.mergeable = iterator.tensors, iterator.mergeable
 
     def batches(self, span: Span) -> tf.data.Dataset:
         return self._iterator.stored(shuffle=self._shuffle)
 
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
-        return self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
+        return self._iterator.numbered(shuffle=self._shuffle, batches=steps)
 
 
 class _Preprocessing:
