@@ -75,7 +75,7 @@ class DataSource(abc.ABC):
         Raises:
             InputError: The set can't be read.
         """
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} must say how its images are read")
 
     def batches(self, rows: int) -> Iterator[Read]:
         """Yields calls that read the images of the set, up to `rows` each, in order.
