@@ -53,6 +53,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
     precision, jit, resident = report["precision"], report["jit"], report["resident"]
     needed, cache = report["memory_needed"], report["cache"]
+    programs = report["compile_cache"]
     versions = (f"{name} {version}" for name, version in report["versions"].items() if version)
     needs = ", ".join(f"{name} {megabytes(size)}" for name, size in needed.items())
     times = ", ".join(
@@ -75,6 +76,12 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             f"about {megabytes(sum(needed.values()))} of {megabytes(report['memory'])} ({needs})",
         ),
         ("cached data", f"{megabytes(cache['bytes'])} ({cache['folder']})"),
+        (
+            "compiled programs",
+            f"not kept: {programs['off']}"
+            if programs["off"]
+            else f"{megabytes(programs['bytes'])} ({programs['folder']})",
+        ),
         ("bottleneck", f"{report['bottleneck']} ({times})"),
         *(("not for GPUs", text) for text in _operations(report["operations"])),
     ]

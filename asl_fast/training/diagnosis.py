@@ -16,7 +16,7 @@ import tensorflow as tf
 from asl_fast.models.network import build_cnn
 from asl_fast.models.optimizer import build_optimizer
 from asl_fast.models.recipe import Recipe
-from asl_fast.system import device, private_api, storage
+from asl_fast.system import compile_cache, device, private_api, storage
 from asl_fast.system.errors import InputError
 from asl_fast.training import memory, precision, readiness
 from asl_fast.training.fit import traced
@@ -98,6 +98,11 @@ def diagnose(
         "operations": operations,
         "memory_needed": _needed(model, recipe, size, chosen.value),
         "cache": _cached(),
+        "compile_cache": {
+            "folder": str(compile_cache.folder()),
+            "bytes": compile_cache.size(),
+            "off": compile_cache.reason_off(),
+        },
         "microseconds_an_image": seconds,
         "bottleneck": _bottleneck(seconds),
     }

@@ -314,7 +314,11 @@ def forget_programs() -> None:
         programs.cache_clear()
 
 
-_traced = functools.partial(tf.function, autograph=False, reduce_retracing=True)
+def _traced(function: Callable[..., Any], **options: Any) -> Any:
+    traced = tf.function(function, autograph=False, **options)
+    # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
+    silence_retracing_warning(traced)
+    return traced
 
 
 def _sides(options: AugmentOptions, images: tf.Tensor) -> tuple[Side, Side]:
@@ -338,7 +342,7 @@ def _drawing(
     def draw(key: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor]:
         return augmentation.draw(options, key, indices, height, width)
 
-    return _traced(draw, jit_compile=True)
+    return _traced(draw, jit_compile=True, reduce_retracing=True)
 
 
 @functools.lru_cache(maxsize=64)
@@ -348,7 +352,7 @@ def _applying(
     def apply(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
         return augmentation.apply(options, images, parameters)
 
-    return _traced(apply, jit_compile=None not in shape)
+    return _traced(apply, jit_compile=None not in shape, reduce_retracing=True)
 
 
 @functools.lru_cache(maxsize=64)
@@ -366,7 +370,7 @@ def _program(
         parameters = augmentation.draw(options, key, samples, height, width)
         return augmentation.apply(options, images, parameters)
 
-    program = tf.function(
+    return _traced(
         augment,
         input_signature=[
             tf.TensorSpec([None, *shape], dtype),
@@ -374,8 +378,4 @@ def _program(
             tf.TensorSpec([None], tf.int64),
         ],
         jit_compile=None not in shape,
-        autograph=False,
     )
-    # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
-    silence_retracing_warning(program)
-    return program

@@ -22,6 +22,7 @@ def test_it_reports_on_the_machine(asl_fast_here, monkeypatch):
         "XLA's convolutions are slow on CPUs",
         "the data take 24.2 MB",
         "cached data",
+        "not kept: ASL_FAST_COMPILE_CACHE is off",
         "of a step",
         "none of the step's operations",
     ):
