@@ -26,6 +26,7 @@ from asl_fast.training.source import (
     DEFAULT_BATCH_SIZE,
     Augmentation,
     KerasSource,
+    PreparedSource,
     Source,
     StoredSource,
     make_source,
@@ -92,9 +93,12 @@ def fit(
         epochs: Int, the epoch to end before.
         verbose: As in Keras.
         callbacks: As in Keras.
-        validation_split: Float in [0, 1): the last part of the arrays, not augmented.
-        validation_data: As in Keras, or `Records`. Where x is arrays or records, these too are as
-            stored: `standardize`, or the standardisation of `augment`, is applied.
+        validation_split: Float in [0, 1): the last part of the arrays, not augmented. Only for
+            arrays, as in Keras.
+        validation_data: As in Keras, or `Records`. Where x is arrays, records or a dataset, these
+            too are as stored, be they arrays, records or a dataset: `standardize`, or the
+            standardisation of `augment`, is applied. Iterators of a generator standardise by
+            themselves, and are left alone; so are arrays beside an iterator, as in Keras.
         shuffle: Bool, whether arrays and records are shuffled, anew at each epoch. Records are
             shuffled by shards, then within 16,384 records or 256 MiB.
         class_weight: As in Keras; a class without one weighs 1.
@@ -379,15 +383,15 @@ def _validation(
     steps: float | None,
 ) -> dict[str, Any]:
     """Returns the arguments of `keras.Model.fit` for the validation."""
-    if isinstance(source, StoredSource):
-        data = source.held_out if data is None else data
-        if isinstance(data, list | tuple):
-            data = tuple(data)
-            check_labels(model, data[1] if len(data) > 1 else None)
-        if isinstance(data, tuple | Records):
-            rows = validation_batch_size or batch_size or DEFAULT_BATCH_SIZE
-            data = source.validation(data, rows)
     data = replace_keras_iterator(data)
+    if isinstance(source, StoredSource) and data is None:
+        data = source.held_out
+    if isinstance(data, list | tuple):
+        data = tuple(data)
+        check_labels(model, data[1] if len(data) > 1 else None)
+    if isinstance(source, PreparedSource) and _is_stored(source, data):
+        rows = validation_batch_size or batch_size or DEFAULT_BATCH_SIZE
+        data = source.validation(data, rows)
     if isinstance(data, tf.data.Dataset):
         validation_batch_size = None
         if steps is not None:
@@ -402,6 +406,25 @@ def _validation(
         "validation_steps": steps and math.ceil(steps),
         "validation_batch_size": validation_batch_size,
     }
+
+
+def _is_stored(source: PreparedSource, data: Any) -> bool:
+    """Returns whether validation data must be standardised; refuses what can't be."""
+    if isinstance(data, Records):
+        return True
+    if isinstance(data, tuple):
+        return source.standardizes or isinstance(source, StoredSource)
+    # Iterators of a generator, and subclasses of Keras's, standardise by themselves.
+    if data is None or hasattr(data, "image_data_generator") or not source.standardizes:
+        return False
+    if isinstance(data, tf.data.Dataset):
+        ancestors = private_api.dataset_and_ancestors(data)
+        return not any(hasattr(ancestor, "image_data_generator") for ancestor in ancestors)
+    raise ValueError(
+        "`validation_data` must be arrays, Records, a tf.data.Dataset or an iterator of an "
+        "ImageDataGenerator where `fit` standardises the training images, since it standardises "
+        f"those too. Received: {type(data).__name__}"
+    )
 
 
 def _warn_of_augmenting_layers(model: keras.Model) -> None:

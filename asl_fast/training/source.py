@@ -29,7 +29,14 @@ from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Augmentation", "Source", "StoredSource", "make_source"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "Augmentation",
+    "PreparedSource",
+    "Source",
+    "StoredSource",
+    "make_source",
+]
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -182,22 +189,60 @@ class _Preprocessing:
                 images, batch.samples, batch.epoch, labels=y if mixable else None, training=True
             )
             images, y = images if mixable else (images, y)
-        images = self.standardized(images)
-        x = (images, *x[1:]) if isinstance(x, tuple) else images
+        x = self.standardized((images, *x[1:]) if isinstance(x, tuple) else images)
         return (x, y) if weights is None else (x, y, weights)
 
-    def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Standardises images without augmenting them."""
+    def standardized(self, x: Any) -> Any:
+        """Standardises the images of a model's inputs without augmenting them."""
+        if isinstance(x, tuple):
+            return self.standardized(x[0]), *x[1:]
         if self._standardize is None:
-            return tf.cast(images, tf.float32) if images.dtype == tf.uint8 else images
-        return self._standardize(tf.cast(images, tf.float32))
+            return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
+        return self._standardize(tf.cast(x, tf.float32))
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether a standardisation was given."""
+        return self._standardize is not None
 
 
-class _DatasetSource(Source):
+class PreparedSource(Source):
+    """Images that are augmented and standardised as `fit` was asked to."""
+
+    def __init__(self, preprocessing: _Preprocessing) -> None:
+        super().__init__(preprocessing.prepare, preprocessing.augments)
+        self.standardizes = preprocessing.standardizes
+        self._standardized = preprocessing.standardized
+
+    def validation(self, stored: Any, batch_size: int) -> tf.data.Dataset:
+        """Returns batches of validation data as the network takes them.
+
+        Args:
+            stored: (x, y) or (x, y, weights), `Records`, or a dataset of batches.
+            batch_size: Int; not for a dataset.
+        """
+
+        def standardize(*batch: Any) -> Any:
+            x = self._standardized(batch[0])
+            return (x, *batch[1:]) if len(batch) > 1 else x
+
+        if isinstance(stored, tf.data.Dataset):
+            # Tuning is up to the user.
+            return stored.map(standardize, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        if isinstance(stored, Records):
+            batches = stored.batches(batch_size)
+        else:
+            with tf.device("CPU"):
+                rows = tf.data.Dataset.from_tensor_slices(_without_float64(stored))
+            batches = rows.batch(batch_size)
+        return without_autotuning(batches.map(standardize).prefetch(tf.data.AUTOTUNE))
+
+
+class _DatasetSource(PreparedSource):
     """A dataset of batches."""
 
     def __init__(self, dataset: tf.data.Dataset, preprocessing: _Preprocessing) -> None:
-        super().__init__(preprocessing.prepare, preprocessing.augments)
+        super().__init__(preprocessing)
         self._dataset = dataset
         self._cardinality = int(dataset.cardinality())
         self.steps_per_pass = self._cardinality if self._cardinality > 0 else None
@@ -217,7 +262,7 @@ class _DatasetSource(Source):
         return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
 
 
-class StoredSource(Source):
+class StoredSource(PreparedSource):
     """Images as stored, in memory or on disk: several devices can share a batch of them.
 
     Attributes:
@@ -227,9 +272,8 @@ class StoredSource(Source):
     held_out: Any = None
 
     def __init__(self, batch_size: int, preprocessing: _Preprocessing) -> None:
-        super().__init__(preprocessing.prepare, preprocessing.augments)
+        super().__init__(preprocessing)
         self.batch_size = batch_size
-        self._standardized = preprocessing.standardized
 
     @abc.abstractmethod
     def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -243,27 +287,6 @@ class StoredSource(Source):
             A dataset of (what `prepare` takes, float32 scalar); the latter weighs each row, so that
             the mean over devices is that over the batch.
         """
-
-    def validation(self, stored: Any, batch_size: int) -> tf.data.Dataset:
-        """Returns batches of validation data as the network takes them.
-
-        Args:
-            stored: (x, y) or (x, y, weights), or `Records`.
-            batch_size: Int.
-        """
-
-        def standardize(x: Any, *rest: Any) -> Any:
-            if isinstance(x, tuple):
-                return (self._standardized(x[0]), *x[1:]), *rest
-            return self._standardized(x), *rest
-
-        if isinstance(stored, Records):
-            batches = stored.batches(batch_size)
-        else:
-            with tf.device("CPU"):
-                rows = tf.data.Dataset.from_tensor_slices(_without_float64(stored))
-            batches = rows.batch(batch_size)
-        return without_autotuning(batches.map(standardize).prefetch(tf.data.AUTOTUNE))
 
 
 class _RecordsSource(StoredSource):

@@ -174,6 +174,38 @@ def test_a_generator_or_a_layer_as_augmentation_of_stored_bytes():
     assert first.history["val_loss"][-1] < 10
 
 
+def test_validation_is_standardised_as_training_is_whatever_form_it_has(tmp_path):
+    """Each against Keras on images that were standardised beforehand."""
+    shard = write_shard(tmp_path / "0.tfrecord", IMAGES, LABELS)
+    write_index(tmp_path, (28, 28, 1), range(24), [str(n) for n in range(24)], "", [shard], {})
+    records = Records.open(tmp_path)
+    stored = tf.data.Dataset.from_tensor_slices((IMAGES, Y)).batch(32)
+    ours = ImageDataGenerator(rescale=1 / 255).flow(IMAGES, Y, shuffle=False)
+    theirs = legacy.ImageDataGenerator(rescale=1 / 255).flow(IMAGES, Y, shuffle=False)
+    rescale = Standardize(rescale=1 / 255, dtype="float32")
+    arguments = {"verbose": 0, "validation_batch_size": 32, "shuffle": False}
+    forms = [stored, (IMAGES, Y), records, ours, ours.take(3), theirs]
+    dataset = tf.data.Dataset.from_tensor_slices((X.astype(np.float32), Y)).batch(32)
+    expected = small_model().fit(dataset, validation_data=(X, Y), **arguments)
+    for validation in forms:
+        mine = fit(
+            small_model(), stored, standardize=rescale, validation_data=validation, **arguments
+        )
+        check_same(mine, expected)
+    expected = small_model().fit(X, Y, validation_data=(X, Y), **arguments)
+    for validation in forms:
+        mine = fit(
+            small_model(), IMAGES, Y, standardize=rescale, validation_data=validation, **arguments
+        )
+        check_same(mine, expected)
+    expected = fit(
+        small_model(), records, standardize=rescale, validation_data=(IMAGES, Y), **arguments
+    )
+    generator = ImageDataGenerator(rescale=1 / 255)
+    mine = fit(small_model(), records, augment=generator, validation_data=stored, **arguments)
+    check_same(mine, expected)
+
+
 def sourced(x, y=None, **arguments):
     defaults = {"batch_size": 32, "validation_split": 0, "shuffle": True, "seed": 0}
     defaults |= {"augment": None, "standardize": None}
@@ -259,6 +291,15 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
         ),
         ({"x": X, "y": Y, "validation_split": 0.999}, "`validation_split` must leave rows"),
         (
+            {
+                "x": X,
+                "y": Y,
+                "standardize": Standardize(rescale=0.5),
+                "validation_data": iter([(X, Y)]),
+            },
+            "`validation_data` must be arrays, .* Received: list_iterator",
+        ),
+        (
             {"x": X, "y": Y, "class_weight": {0: 1.0}, "sample_weight": np.ones(75)},
             "`class_weight` and `sample_weight` can't be given at the same time",
         ),
@@ -267,7 +308,7 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
             "`standardize` must be None where `augment` is an ImageDataGenerator",
         ),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_does_not_go_together_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
