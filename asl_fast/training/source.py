@@ -108,6 +108,13 @@ def make_source(
         ValueError: Arguments that don't go with x; names them.
     """
     x = replace_keras_iterator(x)
+    listed = x if isinstance(x, list | tuple) else [x]
+    arrays = not isinstance(x, Records) and all(hasattr(array, "shape") for array in listed)
+    if validation_split and not arrays:
+        raise ValueError(
+            "`validation_split` is only supported where `x` is arrays: set rows apart and give them "
+            f"as `validation_data`. Received: x of the type {type(x).__name__}"
+        )
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
@@ -120,9 +127,9 @@ def make_source(
     if isinstance(x, Records):
         _refuse(x, "which brings its own", y=y, sample_weight=sample_weight)
         return _RecordsSource(x, batch_size, shuffle, seed, preprocessing)
-    if all(hasattr(array, "shape") for array in (x if isinstance(x, list | tuple) else [x])):
-        arrays = (x, y, sample_weight)
-        return _ArraySource(arrays, batch_size, validation_split, shuffle, seed, preprocessing)
+    if arrays:
+        data = (x, y, sample_weight)
+        return _ArraySource(data, batch_size, validation_split, shuffle, seed, preprocessing)
     _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
     return KerasSource(x)
 

@@ -206,6 +206,20 @@ def test_validation_is_standardised_as_training_is_whatever_form_it_has(tmp_path
     check_same(mine, expected)
 
 
+def test_only_arrays_are_split_as_in_keras(tmp_path):
+    shard = write_shard(tmp_path / "0.tfrecord", IMAGES, LABELS)
+    write_index(tmp_path, (28, 28, 1), range(24), [str(n) for n in range(24)], "", [shard], {})
+    for data in (DATASET, ITERATOR, iter([(X, Y)]), Records.open(tmp_path)):
+        if not isinstance(data, Records):
+            with pytest.raises(ValueError, match="`validation_split` is only supported"):
+                small_model().fit(data, validation_split=0.2, verbose=0)
+        with pytest.raises(ValueError, match="`validation_split` is only supported where `x` is"):
+            fit(small_model(), data, validation_split=0.2, verbose=0)
+    overridden = {"validation_split": 0.2, "validation_data": (X, Y), "verbose": 0}
+    mine = fit(small_model(), DATASET, **overridden)
+    check_same(mine, small_model().fit(DATASET, shuffle=False, **overridden))
+
+
 def sourced(x, y=None, **arguments):
     defaults = {"batch_size": 32, "validation_split": 0, "shuffle": True, "seed": 0}
     defaults |= {"augment": None, "standardize": None}
