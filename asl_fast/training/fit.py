@@ -110,7 +110,9 @@ def fit(
         validation_batch_size: As in Keras.
         validation_freq: As in Keras.
         augment: For arrays, records and datasets: what happens to the images at random. An
-            `ImageDataGenerator` standardises too.
+            `ImageDataGenerator` standardises too. Where its `then` holds a layer that mixes images,
+            as `keras.layers.MixUp`, the labels are mixed too: integers become one-hot first, and
+            a loss that takes integers is refused.
         standardize: For arrays, records and datasets: what follows the augmentation.
         seed: Int in [0, 2**32), of the order of arrays and records, and of `augment` unless that
             is a `RandomAugment`, which has its own.
@@ -142,6 +144,7 @@ def fit(
             step, so nothing is saved of it.
     """
     source = make_source(
+        model,
         x,
         y,
         sample_weight,
@@ -205,6 +208,7 @@ def traced(
         The `ConcreteFunction` that loops over the training steps.
     """
     source = make_source(
+        model,
         x,
         y,
         None,

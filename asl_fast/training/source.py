@@ -25,6 +25,7 @@ from asl_fast.data.records import Records
 from asl_fast.generator.image_data_generator import ImageDataGenerator
 from asl_fast.generator.iterators import Iterator
 from asl_fast.generator.keras_iterators import replace_keras_iterator
+from asl_fast.training.targets import mixable_labels
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
@@ -91,6 +92,7 @@ class Source(abc.ABC):
 
 
 def make_source(
+    model: keras.Model,
     x: Any,
     y: Any,
     sample_weight: Any,
@@ -112,14 +114,14 @@ def make_source(
     arrays = not isinstance(x, Records) and all(hasattr(array, "shape") for array in listed)
     if validation_split and not arrays:
         raise ValueError(
-            "`validation_split` is only supported where `x` is arrays: set rows apart and give them "
-            f"as `validation_data`. Received: x of the type {type(x).__name__}"
+            "`validation_split` is only supported where `x` is arrays: set rows apart and give "
+            f"them as `validation_data`. Received: x of the type {type(x).__name__}"
         )
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
         return _IteratorSource(x, shuffle)
-    preprocessing = _Preprocessing(augment, standardize, seed)
+    preprocessing = _Preprocessing(model, augment, standardize, seed)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
         return _DatasetSource(x, preprocessing)
@@ -171,7 +173,13 @@ class _IteratorSource(Source):
 class _Preprocessing:
     """Augments and standardises stored images."""
 
-    def __init__(self, augment: Augmentation, standardize: Standardize | None, seed: int) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        augment: Augmentation,
+        standardize: Standardize | None,
+        seed: int,
+    ) -> None:
         self._standardize: Any = standardize
         if isinstance(augment, ImageDataGenerator):
             if standardize is not None:
@@ -184,6 +192,7 @@ class _Preprocessing:
             augment = RandomAugment(**dataclasses.asdict(augment), seed=seed, dtype="float32")
         self._augment = augment
         self.augments = augment is not None and not augment.options.idle
+        self._mixable = mixable_labels(model, augment.then if augment is not None else ())
 
     def prepare(self, batch: Batch) -> Any:
         """Augments and standardises a batch whose data are (x, y, weights)."""
@@ -191,11 +200,11 @@ class _Preprocessing:
         images = x[0] if isinstance(x, tuple) else x
         if self._augment is not None:
             # The layers behind it may mix images, and then their labels too.
-            mixable = self._augment.then and isinstance(y, tf.Tensor) and y.shape.rank == 2
-            images = self._augment(
-                images, batch.samples, batch.epoch, labels=y if mixable else None, training=True
-            )
-            images, y = images if mixable else (images, y)
+            labels = self._mixable(y)
+            images = self._augment(images, batch.samples, batch.epoch, labels=labels, training=True)
+            if labels is not None:
+                images, labels = images
+                y = tf.squeeze(labels, 1) if y.shape.rank == 1 and labels.shape[1] == 1 else labels
         x = self.standardized((images, *x[1:]) if isinstance(x, tuple) else images)
         return (x, y) if weights is None else (x, y, weights)
 

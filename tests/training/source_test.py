@@ -220,18 +220,48 @@ def test_only_arrays_are_split_as_in_keras(tmp_path):
     check_same(mine, small_model().fit(DATASET, shuffle=False, **overridden))
 
 
-def sourced(x, y=None, **arguments):
+def sourced(x, y=None, model=None, **arguments):
     defaults = {"batch_size": 32, "validation_split": 0, "shuffle": True, "seed": 0}
     defaults |= {"augment": None, "standardize": None}
-    return make_source(x, y, None, **defaults | arguments)
+    return make_source(model or small_model(), x, y, None, **defaults | arguments)
 
 
 def test_layers_behind_the_augmentation_mix_labels():
-    mixing = RandomAugment(**COURSE, then=[keras.layers.MixUp(alpha=0.4)], dtype="float32")
-    found = sourced(IMAGES, Y, augment=mixing)
-    batch = next(iter(found.batches(Span(0, 1, 3))))
-    _, labels = found.prepare(batch)
-    assert np.count_nonzero(labels, axis=1).max() == 2
+    for y in (Y, LABELS, LABELS[:, None]):
+        keras.utils.set_random_seed(1)
+        mixing = RandomAugment(then=[keras.layers.MixUp(alpha=0.4, seed=1)], dtype="float32")
+        found = sourced(IMAGES, y, augment=mixing)
+        batch = next(iter(found.batches(Span(0, 1, 3))))
+        images, labels = found.prepare(batch)
+        given = {"images": IMAGES[batch.samples], "labels": Y[batch.samples].astype(np.float32)}
+        mixed = keras.layers.MixUp(alpha=0.4, seed=1)(given, training=True)
+        np.testing.assert_allclose(labels, mixed["labels"], atol=1e-6)
+        np.testing.assert_allclose(images, mixed["images"], atol=1e-3)
+        assert np.count_nonzero(labels, axis=1).max() == 2
+
+
+@pytest.mark.parametrize("layer", [keras.layers.MixUp(), keras.Sequential([keras.layers.CutMix()])])
+def test_labels_that_can_not_be_mixed_are_refused(layer):
+    mixing = RandomAugment(then=[layer])
+    sparse = small_model(loss="sparse_categorical_crossentropy")
+    for y in (Y, LABELS, LABELS[:, None]):
+        with pytest.raises(ValueError, match="compile the model with `categorical_crossentropy`"):
+            fit(sparse, X, y, augment=mixing, verbose=0)
+    for y in (LABELS, LABELS[:, None]):  # class numbers, and Keras's "mse" would take them
+        with pytest.raises(ValueError, match="labels, so they must be one-hot"):
+            fit(small_model(loss="mse"), X, y, augment=mixing, verbose=0)
+
+
+def test_numbers_are_mixed_where_the_model_has_one_output():
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1, "sigmoid"))
+    model.compile("sgd", "binary_crossentropy")
+    for y in (LABELS % 2, (LABELS % 2)[:, None]):
+        mixing = RandomAugment(then=[keras.layers.MixUp(alpha=0.4)], dtype="float32")
+        found = sourced(IMAGES, y, model, augment=mixing)
+        _, labels = found.prepare(next(iter(found.batches(Span(0, 1, 3)))))
+        assert labels.shape == (32, *y.shape[1:])
+        assert ((labels > 0.01) & (labels < 0.99)).numpy().any()
 
 
 def tuned(dataset):
