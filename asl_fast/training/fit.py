@@ -85,7 +85,8 @@ def fit(
             - arrays, as stored: images (n, height, width, channels), or a list that begins with
               them;
             - `Records`: images and labels, streamed from disk;
-            - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`;
+            - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`, augmented anew at
+              each epoch, also where its length is unknown;
             - anything else that `keras.Model.fit` takes, which is passed on.
         y: Labels, where x is arrays.
         batch_size: Int, where x is arrays or records; 32 by default. The last batch may be
@@ -129,8 +130,9 @@ def fit(
         checkpoints: Where to keep the training's state. A training whose checkpoint is there
             continues from it. From arrays or records it resumes within an epoch, and on a CPU ends
             bit for bit as one that was never stopped; otherwise it resumes at the last whole
-            epoch. Ctrl-C and SIGTERM end the training after the current step and a checkpoint,
-            with `KeyboardInterrupt` and `SystemExit(143)`. Callbacks with `get_state()` and
+            epoch, an iterator with a `seed` with that epoch's order and augmentation. Ctrl-C and
+            SIGTERM end the training after the current step and a checkpoint, with
+            `KeyboardInterrupt` and `SystemExit(143)`. Callbacks with `get_state()` and
             `set_state(state)` continue too; others start anew.
 
     Returns:
@@ -164,6 +166,9 @@ def fit(
     steps = source.steps_per_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
     span = Span(initial_epoch, epochs, steps)
     training = _Training(model, source, span, callbacks, steps_per_execution)
+    if steps is None:
+        begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731
+        training.add_callback(keras.callbacks.LambdaCallback(on_epoch_begin=begin))
     with contextlib.ExitStack() as stack:
         if checkpoints is not None:
             stack.enter_context(training.resumed(checkpoints))
@@ -275,6 +280,7 @@ class _Training:
             )
             with self._checkpointing as checkpointing:
                 self.add_callback(checkpointing)
+                self._source.resume((checkpointing.epoch - self.span.first_epoch) * (steps or 0))
                 self.span = self.span._replace(
                     first_epoch=checkpointing.epoch, done=checkpointing.done
                 )

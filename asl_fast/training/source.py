@@ -75,6 +75,16 @@ class Source(abc.ABC):
     def batches(self, span: Span) -> Any:
         """Returns what Keras iterates over, for a part of the training."""
 
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027
+        """Is called before Keras iterates over `batches` for an epoch."""
+
+    def resume(self, steps: int) -> None:  # noqa: B027
+        """Leaves out the steps of whole epochs, done before the training was resumed.
+
+        Args:
+            steps: Int; nothing to do where `Span` tells which part of the training comes next.
+        """
+
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
         """Returns `batches` without data, to gather from `tensors`.
 
@@ -160,14 +170,23 @@ class _IteratorSource(Source):
     def __init__(self, iterator: Iterator, shuffle: bool) -> None:
         super().__init__(iterator.finish, iterator.augments)
         self._iterator, self._shuffle = iterator, shuffle
-        self.steps_per_pass, self.batch_size = len(iterator), iterator.batch_size
+        self.steps_per_pass: int = len(iterator)
+        self.batch_size = iterator.batch_size
         self.tensors, self.mergeable = iterator.kept, iterator.divisible
 
+        self._skipped = 0
+
+    def resume(self, steps: int) -> None:
+        passes, self._skipped = divmod(steps, self.steps_per_pass)
+        self._iterator.skip_passes(passes, shuffle=self._shuffle)
+
     def batches(self, span: Span) -> tf.data.Dataset:
-        return self._iterator.stored(shuffle=self._shuffle)
+        return self._iterator.stored(shuffle=self._shuffle).skip(self._skipped)
 
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
-        return self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
+        # Merged batches end where epochs and passes do, so that none are skipped.
+        numbered = self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
+        return numbered.skip(self._skipped)
 
 
 class _Preprocessing:
@@ -262,20 +281,42 @@ class _DatasetSource(PreparedSource):
         self._dataset = dataset
         self._cardinality = int(dataset.cardinality())
         self.steps_per_pass = self._cardinality if self._cardinality > 0 else None
+        with tf.device("CPU"):
+            self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._epoch.assign(epoch)
 
     def batches(self, span: Span) -> tf.data.Dataset:
         if span.steps is None and self._cardinality == tf.data.INFINITE_CARDINALITY:
             raise ValueError("`steps_per_epoch` must be given where `x` is an infinite dataset")
 
-        def batch(number: tf.Tensor, data: Any) -> Batch:
-            rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
+        def numbered(number: tf.Tensor, data: Any) -> Batch:
             # A dataset's rows have no numbers: each batch is taken for an epoch of its own.
-            return Batch(keras.utils.unpack_x_y_sample_weight(data), tf.range(rows), number)
+            return _dataset_batch(data, 0, number)
 
-        # Without a known length Keras has to see where a pass ends.
-        passes = self._dataset if span.steps is None else self._dataset.repeat()
-        numbered = passes.enumerate(span.first_epoch * (span.steps or 0))
-        return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
+        if span.steps is not None:
+            batches = self._dataset.repeat().enumerate(span.first_epoch * span.steps).map(numbered)
+        else:
+            # Without a known length Keras has to see where a pass ends, and begins each anew.
+            epoch = tf.data.Dataset.from_tensors(0).map(lambda _: self._epoch.read_value())
+            batches = epoch.flat_map(self._pass)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _pass(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        """Yields the batches of one pass, whose rows are numbered."""
+
+        def batch(seen: tf.Tensor, data: Any) -> tuple[tf.Tensor, Batch]:
+            made = _dataset_batch(data, seen, epoch)
+            return seen + tf.size(made.samples, tf.int64), made
+
+        return self._dataset.scan(tf.constant(0, tf.int64), batch)
+
+
+def _dataset_batch(data: Any, first: Any, epoch: tf.Tensor) -> Batch:
+    rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
+    samples = first + tf.range(rows)
+    return Batch(keras.utils.unpack_x_y_sample_weight(data), samples, epoch)
 
 
 class StoredSource(PreparedSource):

@@ -11,6 +11,7 @@ from keras.src.legacy.preprocessing import image as legacy
 from asl_fast import AugmentOptions, ImageDataGenerator, RandomAugment, Records, Standardize, fit
 from asl_fast.data.pipeline import Span
 from asl_fast.data.records import write_index, write_shard
+from asl_fast.training.checkpoint import Checkpoints
 from asl_fast.training.source import StoredSource, make_source
 from tests.samples import blobs
 
@@ -357,3 +358,67 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
 def test_what_does_not_go_together_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(small_model(), **arguments, verbose=0)
+
+
+def drawn(model, x, **arguments):
+    """Trains, and returns the images that the model's step saw, by epoch."""
+    seen, step = [], model.train_step
+
+    def keep(images):
+        seen.append(images)
+        return np.float32(0)
+
+    def train_step(data):
+        kept = tf.numpy_function(keep, [data[0]], tf.float32)
+        with tf.control_dependencies([kept]):
+            return step(data)
+
+    model.train_step = train_step
+    fit(model, x, **{"verbose": 0, **arguments})
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_epoch_of_a_dataset_of_unknown_length_draws_anew(first):
+    images = tf.data.Dataset.from_tensor_slices((X[:48].astype(np.float32), Y[:48])).batch(24)
+    unknown = images.filter(lambda x, y: True)
+    augment = RandomAugment(rotation_range=90, seed=2, dtype="float32")
+    seen = drawn(small_model(), unknown, augment=augment, epochs=3, initial_epoch=first)
+    assert len(seen) == 2 * (3 - first)
+    for place, batch in enumerate(seen):
+        epoch, begin = first + place // 2, place % 2 * 24
+        samples = tf.range(begin, begin + 24, dtype=tf.int64)
+        expected = augment(X[samples], samples=samples, epoch=epoch, training=True)
+        np.testing.assert_allclose(batch, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rng", ["stateless", "keras"])
+@pytest.mark.parametrize("steps", [None, 3])
+def test_a_resumed_iterator_goes_on_with_its_next_pass(tmp_path, rng, steps):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def trained(folder, callbacks=()):
+        random.seed(5)
+        flow = ImageDataGenerator(rotation_range=40, rng=rng).flow(X, Y, batch_size=15, seed=4)
+        model = small_model()
+        checkpoints = Checkpoints(folder)
+        fit(
+            model,
+            flow,
+            epochs=4,
+            steps_per_epoch=steps,
+            checkpoints=checkpoints,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+        return model.get_weights()
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", [Stop()])
+    for one, other in zip(trained(tmp_path / "stopped"), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
