@@ -126,7 +126,8 @@ def fit(
             device's. The results don't depend on it.
         steps_per_execution: Int, how many steps run between two chances for callbacks, progress
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
-            1 where a callback of yours handles batches, on one device.
+            1 where a callback handles batches, on one device: one of yours, or one of Keras's
+            that counts them, as `ModelCheckpoint(save_freq=10)`.
         checkpoints: Where to keep the training's state. A training whose checkpoint is there
             continues from it. From arrays or records it resumes within an epoch, and on a CPU ends
             bit for bit as one that was never stopped; otherwise it resumes at the last whole
@@ -371,13 +372,27 @@ def _flat(callbacks: Any) -> list[Any]:
 
 
 def _handles_batches(callbacks: Any) -> bool:
-    """Returns whether a callback, not of Keras or this package, has a method for each batch."""
-    names = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-    methods = (
-        getattr(callback, name, None)
+    """Returns whether a callback must see each batch.
+
+    Those of Keras and this package mostly look at epochs alone, but some of them count batches.
+    """
+    return any(
+        _counts_batches(callback) or _has_own_batch_method(callback)
         for callback in _flat(getattr(callbacks, "callbacks", callbacks))
-        for name in names
     )
+
+
+def _counts_batches(callback: Any) -> bool:
+    """Returns whether a callback of Keras saves or logs at numbers of batches."""
+    return any(
+        getattr(callback, name, "epoch") not in ("epoch", None, False)
+        for name in ("save_freq", "update_freq")
+    )
+
+
+def _has_own_batch_method(callback: Any) -> bool:
+    names = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+    methods = (getattr(callback, name, None) for name in names)
     return any(
         not getattr(method, "__module__", "keras.").startswith(("keras.", "asl_fast."))
         for method in methods

@@ -12,6 +12,7 @@ from asl_fast import AugmentOptions, ImageDataGenerator, RandomAugment, Records,
 from asl_fast.data.pipeline import Span
 from asl_fast.data.records import write_index, write_shard
 from asl_fast.training.checkpoint import Checkpoints
+from asl_fast.training.fit import _handles_batches
 from asl_fast.training.source import StoredSource, make_source
 from tests.samples import blobs
 
@@ -422,3 +423,17 @@ def test_a_resumed_iterator_goes_on_with_its_next_pass(tmp_path, rng, steps):
         trained(tmp_path / "stopped", [Stop()])
     for one, other in zip(trained(tmp_path / "stopped"), whole, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("frequency", [2, "epoch"])
+def test_callbacks_that_count_batches_see_each_as_in_keras(tmp_path, frequency):
+    written = []
+    for train, folder in ((fit, tmp_path / "ours"), (keras.Model.fit, tmp_path / "keras")):
+        path = folder / "{epoch}-{batch}.weights.h5" if frequency == 2 else folder / "a.weights.h5"
+        save = keras.callbacks.ModelCheckpoint(path, save_freq=frequency, save_weights_only=True)
+        log = keras.callbacks.TensorBoard(folder, update_freq="batch")
+        train(small_model(), X, Y, batch_size=15, epochs=2, callbacks=[save], verbose=0)
+        written.append(sorted(file.name for file in folder.glob("*.h5")))
+        assert _handles_batches([log])
+        assert _handles_batches([save]) == (frequency == 2)
+    assert written[0] == written[1] != []
