@@ -162,6 +162,7 @@ class Iterator(tf.data.Dataset):
             **dataclasses.asdict(self._augment_options), seed=self._key, dtype="float32"
         )
         self._replay: Replay | None = None
+        self._resumed = False  # whether the replay has looked ahead already
         if generator.rng == "keras":
             first = self._augment_options.data_format == "channels_first"
             size = image_shape[1:] if first else image_shape[:2]
@@ -353,6 +354,21 @@ class Iterator(tf.data.Dataset):
         numbered = self._endless(shuffle, batches).flat_map(chunks)
         return without_autotuning(numbered.prefetch(tf.data.AUTOTUNE))
 
+    def skip_passes(self, passes: int, *, shuffle: bool = True) -> None:
+        """Leaves out the passes of a training that is resumed, unless they were drawn here.
+
+        Args:
+            passes: Int, passes since the training began.
+            shuffle: As for `stored`.
+        """
+        if self._replay is None:
+            self._next_pass.assign(tf.maximum(self._next_pass, passes))
+        elif passes and not self._replay.total_batches_seen:
+            self._replay.look_ahead()
+            for _ in range(passes):
+                self._replay.epoch_of_fit(shuffle=shuffle)
+            self._resumed = True
+
     def finish(self, batch: Batch) -> Any:
         """Augments and standardises a batch of `stored`; returns it as the iterator would."""
         return self._element(self._transformed(batch), batch)
@@ -399,7 +415,9 @@ class Iterator(tf.data.Dataset):
         self._generator.warn_unfitted()
         if self._replay is None:
             return self._drawn_pass(self._batch_size * batches_per_chunk).repeat()
-        self._replay.look_ahead()
+        if not self._resumed:
+            self._replay.look_ahead()
+        self._resumed = False
         return self._replayed_pass(lambda replay: replay.epoch_of_fit(shuffle=shuffle)).repeat()
 
     def _in_batches(self) -> tf.data.Dataset:

@@ -23,6 +23,7 @@ __all__ = [
     "UNPARSED_RECORD",
     "build_symbolically",
     "compile_metrics",
+    "dataset_and_ancestors",
     "file_error_reason",
     "flatten_layers",
     "output_operation",
@@ -69,7 +70,7 @@ PRIVATE_NAMES = (
     "keras:Model._flatten_layers",
     "keras:Model._symbolic_build",
     "keras:optimizers.Muon._should_use_adamw",  # overridden by `KernelMuon`
-    "tensorflow:data.Dataset._inputs",  # overridden by the generator's iterators
+    "tensorflow:data.Dataset._inputs",  # also overridden by the generator's iterators
 )
 
 # What objects get when they are made: of a compiled model, its output, a `tf.function`, and
@@ -134,6 +135,13 @@ def validation_split(generator: Any) -> float:
 
 
 # TensorFlow
+
+
+def dataset_and_ancestors(dataset: Any) -> Iterator[Any]:
+    """Yields a `tf.data.Dataset` and those that it was made from."""
+    yield dataset
+    for ancestor in dataset._inputs():
+        yield from dataset_and_ancestors(ancestor)
 
 
 def silence_retracing_warning(function: Any) -> None:

@@ -26,6 +26,7 @@ from asl_fast.training.source import (
     DEFAULT_BATCH_SIZE,
     Augmentation,
     KerasSource,
+    PreparedSource,
     Source,
     StoredSource,
     make_source,
@@ -84,7 +85,8 @@ def fit(
             - arrays, as stored: images (n, height, width, channels), or a list that begins with
               them;
             - `Records`: images and labels, streamed from disk;
-            - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`;
+            - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`, augmented anew at
+              each epoch, also where its length is unknown;
             - anything else that `keras.Model.fit` takes, which is passed on.
         y: Labels, where x is arrays.
         batch_size: Int, where x is arrays or records; 32 by default. The last batch may be
@@ -92,9 +94,12 @@ def fit(
         epochs: Int, the epoch to end before.
         verbose: As in Keras.
         callbacks: As in Keras.
-        validation_split: Float in [0, 1): the last part of the arrays, not augmented.
-        validation_data: As in Keras, or `Records`. Where x is arrays or records, these too are as
-            stored: `standardize`, or the standardisation of `augment`, is applied.
+        validation_split: Float in [0, 1): the last part of the arrays, not augmented. Only for
+            arrays, as in Keras.
+        validation_data: As in Keras, or `Records`. Where x is arrays, records or a dataset, these
+            too are as stored, be they arrays, records or a dataset: `standardize`, or the
+            standardisation of `augment`, is applied. Iterators of a generator standardise by
+            themselves, and are left alone; so are arrays beside an iterator, as in Keras.
         shuffle: Bool, whether arrays and records are shuffled, anew at each epoch. Records are
             shuffled by shards, then within 16,384 records or 256 MiB.
         class_weight: As in Keras; a class without one weighs 1.
@@ -106,7 +111,9 @@ def fit(
         validation_batch_size: As in Keras.
         validation_freq: As in Keras.
         augment: For arrays, records and datasets: what happens to the images at random. An
-            `ImageDataGenerator` standardises too.
+            `ImageDataGenerator` standardises too. Where its `then` holds a layer that mixes images,
+            as `keras.layers.MixUp`, the labels are mixed too: integers become one-hot first, and
+            a loss that takes integers is refused.
         standardize: For arrays, records and datasets: what follows the augmentation.
         seed: Int in [0, 2**32), of the order of arrays and records, and of `augment` unless that
             is a `RandomAugment`, which has its own.
@@ -119,12 +126,14 @@ def fit(
             device's. The results don't depend on it.
         steps_per_execution: Int, how many steps run between two chances for callbacks, progress
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
-            1 where a callback of yours handles batches, on one device.
+            1 where a callback handles batches, on one device: one of yours, or one of Keras's
+            that counts them, as `ModelCheckpoint(save_freq=10)`.
         checkpoints: Where to keep the training's state. A training whose checkpoint is there
             continues from it. From arrays or records it resumes within an epoch, and on a CPU ends
             bit for bit as one that was never stopped; otherwise it resumes at the last whole
-            epoch. Ctrl-C and SIGTERM end the training after the current step and a checkpoint,
-            with `KeyboardInterrupt` and `SystemExit(143)`. Callbacks with `get_state()` and
+            epoch, an iterator with a `seed` with that epoch's order and augmentation. Ctrl-C and
+            SIGTERM end the training after the current step and a checkpoint, with
+            `KeyboardInterrupt` and `SystemExit(143)`. Callbacks with `get_state()` and
             `set_state(state)` continue too; others start anew.
 
     Returns:
@@ -138,6 +147,7 @@ def fit(
             step, so nothing is saved of it.
     """
     source = make_source(
+        model,
         x,
         y,
         sample_weight,
@@ -157,6 +167,9 @@ def fit(
     steps = source.steps_per_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
     span = Span(initial_epoch, epochs, steps)
     training = _Training(model, source, span, callbacks, steps_per_execution)
+    if steps is None:
+        begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731
+        training.add_callback(keras.callbacks.LambdaCallback(on_epoch_begin=begin))
     with contextlib.ExitStack() as stack:
         if checkpoints is not None:
             stack.enter_context(training.resumed(checkpoints))
@@ -201,6 +214,7 @@ def traced(
         The `ConcreteFunction` that loops over the training steps.
     """
     source = make_source(
+        model,
         x,
         y,
         None,
@@ -267,6 +281,7 @@ class _Training:
             )
             with self._checkpointing as checkpointing:
                 self.add_callback(checkpointing)
+                self._source.resume((checkpointing.epoch - self.span.first_epoch) * (steps or 0))
                 self.span = self.span._replace(
                     first_epoch=checkpointing.epoch, done=checkpointing.done
                 )
@@ -357,13 +372,27 @@ def _flat(callbacks: Any) -> list[Any]:
 
 
 def _handles_batches(callbacks: Any) -> bool:
-    """Returns whether a callback, not of Keras or this package, has a method for each batch."""
-    names = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-    methods = (
-        getattr(callback, name, None)
+    """Returns whether a callback must see each batch.
+
+    Those of Keras and this package mostly look at epochs alone, but some of them count batches.
+    """
+    return any(
+        _counts_batches(callback) or _has_own_batch_method(callback)
         for callback in _flat(getattr(callbacks, "callbacks", callbacks))
-        for name in names
     )
+
+
+def _counts_batches(callback: Any) -> bool:
+    """Returns whether a callback of Keras saves or logs at numbers of batches."""
+    return any(
+        getattr(callback, name, "epoch") not in ("epoch", None, False)
+        for name in ("save_freq", "update_freq")
+    )
+
+
+def _has_own_batch_method(callback: Any) -> bool:
+    names = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
+    methods = (getattr(callback, name, None) for name in names)
     return any(
         not getattr(method, "__module__", "keras.").startswith(("keras.", "asl_fast."))
         for method in methods
@@ -379,15 +408,15 @@ def _validation(
     steps: float | None,
 ) -> dict[str, Any]:
     """Returns the arguments of `keras.Model.fit` for the validation."""
-    if isinstance(source, StoredSource):
-        data = source.held_out if data is None else data
-        if isinstance(data, list | tuple):
-            data = tuple(data)
-            check_labels(model, data[1] if len(data) > 1 else None)
-        if isinstance(data, tuple | Records):
-            rows = validation_batch_size or batch_size or DEFAULT_BATCH_SIZE
-            data = source.validation(data, rows)
     data = replace_keras_iterator(data)
+    if isinstance(source, StoredSource) and data is None:
+        data = source.held_out
+    if isinstance(data, list | tuple):
+        data = tuple(data)
+        check_labels(model, data[1] if len(data) > 1 else None)
+    if isinstance(source, PreparedSource) and _is_stored(source, data):
+        rows = validation_batch_size or batch_size or DEFAULT_BATCH_SIZE
+        data = source.validation(data, rows)
     if isinstance(data, tf.data.Dataset):
         validation_batch_size = None
         if steps is not None:
@@ -402,6 +431,25 @@ def _validation(
         "validation_steps": steps and math.ceil(steps),
         "validation_batch_size": validation_batch_size,
     }
+
+
+def _is_stored(source: PreparedSource, data: Any) -> bool:
+    """Returns whether validation data must be standardised; refuses what can't be."""
+    if isinstance(data, Records):
+        return True
+    if isinstance(data, tuple):
+        return source.standardizes or isinstance(source, StoredSource)
+    # Iterators of a generator, and subclasses of Keras's, standardise by themselves.
+    if data is None or hasattr(data, "image_data_generator") or not source.standardizes:
+        return False
+    if isinstance(data, tf.data.Dataset):
+        ancestors = private_api.dataset_and_ancestors(data)
+        return not any(hasattr(ancestor, "image_data_generator") for ancestor in ancestors)
+    raise ValueError(
+        "`validation_data` must be arrays, Records, a tf.data.Dataset or an iterator of an "
+        "ImageDataGenerator where `fit` standardises the training images, since it standardises "
+        f"those too. Received: {type(data).__name__}"
+    )
 
 
 def _warn_of_augmenting_layers(model: keras.Model) -> None:

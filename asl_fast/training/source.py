@@ -25,11 +25,19 @@ from asl_fast.data.records import Records
 from asl_fast.generator.image_data_generator import ImageDataGenerator
 from asl_fast.generator.iterators import Iterator
 from asl_fast.generator.keras_iterators import replace_keras_iterator
+from asl_fast.training.targets import mixable_labels
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["DEFAULT_BATCH_SIZE", "Augmentation", "Source", "StoredSource", "make_source"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "Augmentation",
+    "PreparedSource",
+    "Source",
+    "StoredSource",
+    "make_source",
+]
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -67,6 +75,16 @@ class Source(abc.ABC):
     def batches(self, span: Span) -> Any:
         """Returns what Keras iterates over, for a part of the training."""
 
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027
+        """Is called before Keras iterates over `batches` for an epoch."""
+
+    def resume(self, steps: int) -> None:  # noqa: B027
+        """Leaves out the steps of whole epochs, done before the training was resumed.
+
+        Args:
+            steps: Int; nothing to do where `Span` tells which part of the training comes next.
+        """
+
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
         """Returns `batches` without data, to gather from `tensors`.
 
@@ -84,6 +102,7 @@ class Source(abc.ABC):
 
 
 def make_source(
+    model: keras.Model,
     x: Any,
     y: Any,
     sample_weight: Any,
@@ -101,11 +120,18 @@ def make_source(
         ValueError: Arguments that don't go with x; names them.
     """
     x = replace_keras_iterator(x)
+    listed = x if isinstance(x, list | tuple) else [x]
+    arrays = not isinstance(x, Records) and all(hasattr(array, "shape") for array in listed)
+    if validation_split and not arrays:
+        raise ValueError(
+            "`validation_split` is only supported where `x` is arrays: set rows apart and give "
+            f"them as `validation_data`. Received: x of the type {type(x).__name__}"
+        )
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
         return _IteratorSource(x, shuffle)
-    preprocessing = _Preprocessing(augment, standardize, seed)
+    preprocessing = _Preprocessing(model, augment, standardize, seed)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
         return _DatasetSource(x, preprocessing)
@@ -113,9 +139,9 @@ def make_source(
     if isinstance(x, Records):
         _refuse(x, "which brings its own", y=y, sample_weight=sample_weight)
         return _RecordsSource(x, batch_size, shuffle, seed, preprocessing)
-    if all(hasattr(array, "shape") for array in (x if isinstance(x, list | tuple) else [x])):
-        arrays = (x, y, sample_weight)
-        return _ArraySource(arrays, batch_size, validation_split, shuffle, seed, preprocessing)
+    if arrays:
+        data = (x, y, sample_weight)
+        return _ArraySource(data, batch_size, validation_split, shuffle, seed, preprocessing)
     _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
     return KerasSource(x)
 
@@ -144,20 +170,44 @@ class _IteratorSource(Source):
     def __init__(self, iterator: Iterator, shuffle: bool) -> None:
         super().__init__(iterator.finish, iterator.augments)
         self._iterator, self._shuffle = iterator, shuffle
+<<<<<<< HEAD
         self.steps_per_pass, self.batch_size = len(iterator), iterator.batch_size
         self.tensors, self.mergeable = iterator.tensors, iterator.mergeable
+=======
+        self.steps_per_pass: int = len(iterator)
+        self.batch_size = iterator.batch_size
+        self.tensors, self.mergeable = iterator.kept, iterator.divisible
+>>>>>>> h-silent
+
+        self._skipped = 0
+
+    def resume(self, steps: int) -> None:
+        passes, self._skipped = divmod(steps, self.steps_per_pass)
+        self._iterator.skip_passes(passes, shuffle=self._shuffle)
 
     def batches(self, span: Span) -> tf.data.Dataset:
-        return self._iterator.stored(shuffle=self._shuffle)
+        return self._iterator.stored(shuffle=self._shuffle).skip(self._skipped)
 
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
+<<<<<<< HEAD
         return self._iterator.numbered(shuffle=self._shuffle, batches=steps)
+=======
+        # Merged batches end where epochs and passes do, so that none are skipped.
+        numbered = self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
+        return numbered.skip(self._skipped)
+>>>>>>> h-silent
 
 
 class _Preprocessing:
     """Augments and standardises stored images."""
 
-    def __init__(self, augment: Augmentation, standardize: Standardize | None, seed: int) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        augment: Augmentation,
+        standardize: Standardize | None,
+        seed: int,
+    ) -> None:
         self._standardize: Any = standardize
         if isinstance(augment, ImageDataGenerator):
             if standardize is not None:
@@ -170,6 +220,7 @@ class _Preprocessing:
             augment = RandomAugment(**dataclasses.asdict(augment), seed=seed, dtype="float32")
         self._augment = augment
         self.augments = augment is not None and not augment.options.idle
+        self._mixable = mixable_labels(model, augment.then if augment is not None else ())
 
     def prepare(self, batch: Batch) -> Any:
         """Augments and standardises a batch whose data are (x, y, weights)."""
@@ -177,47 +228,107 @@ class _Preprocessing:
         images = x[0] if isinstance(x, tuple) else x
         if self._augment is not None:
             # The layers behind it may mix images, and then their labels too.
-            mixable = self._augment.then and isinstance(y, tf.Tensor) and y.shape.rank == 2
-            images = self._augment(
-                images, batch.samples, batch.epoch, labels=y if mixable else None, training=True
-            )
-            images, y = images if mixable else (images, y)
-        images = self.standardized(images)
-        x = (images, *x[1:]) if isinstance(x, tuple) else images
+            labels = self._mixable(y)
+            images = self._augment(images, batch.samples, batch.epoch, labels=labels, training=True)
+            if labels is not None:
+                images, labels = images
+                y = tf.squeeze(labels, 1) if y.shape.rank == 1 and labels.shape[1] == 1 else labels
+        x = self.standardized((images, *x[1:]) if isinstance(x, tuple) else images)
         return (x, y) if weights is None else (x, y, weights)
 
-    def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Standardises images without augmenting them."""
+    def standardized(self, x: Any) -> Any:
+        """Standardises the images of a model's inputs without augmenting them."""
+        if isinstance(x, tuple):
+            return self.standardized(x[0]), *x[1:]
         if self._standardize is None:
-            return tf.cast(images, tf.float32) if images.dtype == tf.uint8 else images
-        return self._standardize(tf.cast(images, tf.float32))
+            return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
+        return self._standardize(tf.cast(x, tf.float32))
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether a standardisation was given."""
+        return self._standardize is not None
 
 
-class _DatasetSource(Source):
+class PreparedSource(Source):
+    """Images that are augmented and standardised as `fit` was asked to."""
+
+    def __init__(self, preprocessing: _Preprocessing) -> None:
+        super().__init__(preprocessing.prepare, preprocessing.augments)
+        self.standardizes = preprocessing.standardizes
+        self._standardized = preprocessing.standardized
+
+    def validation(self, stored: Any, batch_size: int) -> tf.data.Dataset:
+        """Returns batches of validation data as the network takes them.
+
+        Args:
+            stored: (x, y) or (x, y, weights), `Records`, or a dataset of batches.
+            batch_size: Int; not for a dataset.
+        """
+
+        def standardize(*batch: Any) -> Any:
+            x = self._standardized(batch[0])
+            return (x, *batch[1:]) if len(batch) > 1 else x
+
+        if isinstance(stored, tf.data.Dataset):
+            # Tuning is up to the user.
+            return stored.map(standardize, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        if isinstance(stored, Records):
+            batches = stored.batches(batch_size)
+        else:
+            with tf.device("CPU"):
+                rows = tf.data.Dataset.from_tensor_slices(_without_float64(stored))
+            batches = rows.batch(batch_size)
+        return without_autotuning(batches.map(standardize).prefetch(tf.data.AUTOTUNE))
+
+
+class _DatasetSource(PreparedSource):
     """A dataset of batches."""
 
     def __init__(self, dataset: tf.data.Dataset, preprocessing: _Preprocessing) -> None:
-        super().__init__(preprocessing.prepare, preprocessing.augments)
+        super().__init__(preprocessing)
         self._dataset = dataset
         self._cardinality = int(dataset.cardinality())
         self.steps_per_pass = self._cardinality if self._cardinality > 0 else None
+        with tf.device("CPU"):
+            self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._epoch.assign(epoch)
 
     def batches(self, span: Span) -> tf.data.Dataset:
         if span.steps is None and self._cardinality == tf.data.INFINITE_CARDINALITY:
             raise ValueError("`steps_per_epoch` must be given where `x` is an infinite dataset")
 
-        def batch(number: tf.Tensor, data: Any) -> Batch:
-            rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
+        def numbered(number: tf.Tensor, data: Any) -> Batch:
             # A dataset's rows have no numbers: each batch is taken for an epoch of its own.
-            return Batch(keras.utils.unpack_x_y_sample_weight(data), tf.range(rows), number)
+            return _dataset_batch(data, 0, number)
 
-        # Without a known length Keras has to see where a pass ends.
-        passes = self._dataset if span.steps is None else self._dataset.repeat()
-        numbered = passes.enumerate(span.first_epoch * (span.steps or 0))
-        return numbered.map(batch).prefetch(tf.data.AUTOTUNE)
+        if span.steps is not None:
+            batches = self._dataset.repeat().enumerate(span.first_epoch * span.steps).map(numbered)
+        else:
+            # Without a known length Keras has to see where a pass ends, and begins each anew.
+            epoch = tf.data.Dataset.from_tensors(0).map(lambda _: self._epoch.read_value())
+            batches = epoch.flat_map(self._pass)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _pass(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        """Yields the batches of one pass, whose rows are numbered."""
+
+        def batch(seen: tf.Tensor, data: Any) -> tuple[tf.Tensor, Batch]:
+            made = _dataset_batch(data, seen, epoch)
+            return seen + tf.size(made.samples, tf.int64), made
+
+        return self._dataset.scan(tf.constant(0, tf.int64), batch)
 
 
-class StoredSource(Source):
+def _dataset_batch(data: Any, first: Any, epoch: tf.Tensor) -> Batch:
+    rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
+    samples = first + tf.range(rows)
+    return Batch(keras.utils.unpack_x_y_sample_weight(data), samples, epoch)
+
+
+class StoredSource(PreparedSource):
     """Images as stored, in memory or on disk: several devices can share a batch of them.
 
     Attributes:
@@ -227,9 +338,8 @@ class StoredSource(Source):
     held_out: Any = None
 
     def __init__(self, batch_size: int, preprocessing: _Preprocessing) -> None:
-        super().__init__(preprocessing.prepare, preprocessing.augments)
+        super().__init__(preprocessing)
         self.batch_size = batch_size
-        self._standardized = preprocessing.standardized
 
     @abc.abstractmethod
     def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -243,27 +353,6 @@ class StoredSource(Source):
             A dataset of (what `prepare` takes, float32 scalar); the latter weighs each row, so that
             the mean over devices is that over the batch.
         """
-
-    def validation(self, stored: Any, batch_size: int) -> tf.data.Dataset:
-        """Returns batches of validation data as the network takes them.
-
-        Args:
-            stored: (x, y) or (x, y, weights), or `Records`.
-            batch_size: Int.
-        """
-
-        def standardize(x: Any, *rest: Any) -> Any:
-            if isinstance(x, tuple):
-                return (self._standardized(x[0]), *x[1:]), *rest
-            return self._standardized(x), *rest
-
-        if isinstance(stored, Records):
-            batches = stored.batches(batch_size)
-        else:
-            with tf.device("CPU"):
-                rows = tf.data.Dataset.from_tensor_slices(_without_float64(stored))
-            batches = rows.batch(batch_size)
-        return without_autotuning(batches.map(standardize).prefetch(tf.data.AUTOTUNE))
 
 
 class _RecordsSource(StoredSource):

@@ -1,13 +1,18 @@
 """The labels in the form that a model's loss takes: one-hot or integers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["check_labels", "fitting_labels"]
+from asl_fast.system import private_api
+
+__all__ = ["check_labels", "fitting_labels", "mixable_labels"]
+
+# Keras's and KerasCV's layers that mix the images of a batch, and so their labels.
+_MIXING = {"CutMix", "FourierMix", "MixUp", "Mosaic"}
 
 _ONE_HOT = (keras.losses.CategoricalCrossentropy, keras.losses.CategoricalFocalCrossentropy)
 _INTEGER = (keras.losses.SparseCategoricalCrossentropy,)
@@ -88,3 +93,61 @@ def fitting_labels(model: keras.Model) -> Callable[[Any], Any]:
         return y
 
     return fit
+
+
+def mixable_labels(
+    model: keras.Model, layers: Sequence[keras.layers.Layer]
+) -> Callable[[Any], tf.Tensor | None]:
+    """Returns a function that turns labels into what layers that mix images can mix.
+
+    Integers become one-hot where the model's loss is a categorical cross-entropy, and columns of
+    floats where the model has one output, as for a binary cross-entropy or a regression.
+
+    Args:
+        model: Compiled.
+        layers: What follows the augmentation.
+
+    Returns:
+        A function from labels to a tensor of shape (n, columns); or to None where no layer takes
+        labels.
+
+    Raises:
+        ValueError: On labels that can't be mixed, or a loss that takes integers; when called.
+    """
+    mixer = _mixer(layers)
+    fitting, kind, classes = fitting_labels(model), _kind(model), _classes(model)
+    shape = getattr(model, "output_shape", None)
+    single = isinstance(shape, tuple) and len(shape) == 2 and shape[1] == 1
+
+    def mixable(y: Any) -> tf.Tensor | None:
+        rank = y.shape.rank if isinstance(y, tf.Tensor) else None
+        if mixer is None or y is None:
+            return y if layers and rank == 2 else None
+        if kind == "integer":
+            raise ValueError(
+                f"`{mixer}` in `then` mixes labels, and the model's loss takes integers, which "
+                "can't be mixed: compile the model with `categorical_crossentropy`; the labels "
+                "may stay as they are"
+            )
+        if classes is not None:
+            y = fitting(y)
+        elif single and (rank == 1 or (rank == 2 and y.shape[1] == 1)):
+            y = tf.reshape(y, [-1, 1])
+        if not isinstance(y, tf.Tensor) or y.shape.rank != 2 or (y.shape[1] == 1 and not single):
+            received = y.shape if isinstance(y, tf.Tensor) else type(y).__name__
+            raise ValueError(
+                f"`{mixer}` in `then` mixes labels, so they must be one-hot, (n, classes). "
+                f"Received: {received}"
+            )
+        return tf.cast(y, tf.float32)
+
+    return mixable
+
+
+def _mixer(layers: Sequence[keras.layers.Layer]) -> str | None:
+    """Returns the name of the first layer that mixes labels, or None."""
+    for layer in layers:
+        for inner in private_api.flatten_layers(layer, include_self=True):
+            if _MIXING & {kind.__name__ for kind in type(inner).__mro__}:
+                return type(inner).__name__
+    return None

@@ -11,6 +11,8 @@ from keras.src.legacy.preprocessing import image as legacy
 from asl_fast import AugmentOptions, ImageDataGenerator, RandomAugment, Records, Standardize, fit
 from asl_fast.data.pipeline import Span
 from asl_fast.data.records import write_index, write_shard
+from asl_fast.training.checkpoint import Checkpoints
+from asl_fast.training.fit import _handles_batches
 from asl_fast.training.source import StoredSource, make_source
 from tests.samples import blobs
 
@@ -174,18 +176,94 @@ def test_a_generator_or_a_layer_as_augmentation_of_stored_bytes():
     assert first.history["val_loss"][-1] < 10
 
 
-def sourced(x, y=None, **arguments):
+def test_validation_is_standardised_as_training_is_whatever_form_it_has(tmp_path):
+    """Each against Keras on images that were standardised beforehand."""
+    shard = write_shard(tmp_path / "0.tfrecord", IMAGES, LABELS)
+    write_index(tmp_path, (28, 28, 1), range(24), [str(n) for n in range(24)], "", [shard], {})
+    records = Records.open(tmp_path)
+    stored = tf.data.Dataset.from_tensor_slices((IMAGES, Y)).batch(32)
+    ours = ImageDataGenerator(rescale=1 / 255).flow(IMAGES, Y, shuffle=False)
+    theirs = legacy.ImageDataGenerator(rescale=1 / 255).flow(IMAGES, Y, shuffle=False)
+    rescale = Standardize(rescale=1 / 255, dtype="float32")
+    arguments = {"verbose": 0, "validation_batch_size": 32, "shuffle": False}
+    forms = [stored, (IMAGES, Y), records, ours, ours.take(3), theirs]
+    dataset = tf.data.Dataset.from_tensor_slices((X.astype(np.float32), Y)).batch(32)
+    expected = small_model().fit(dataset, validation_data=(X, Y), **arguments)
+    for validation in forms:
+        mine = fit(
+            small_model(), stored, standardize=rescale, validation_data=validation, **arguments
+        )
+        check_same(mine, expected)
+    expected = small_model().fit(X, Y, validation_data=(X, Y), **arguments)
+    for validation in forms:
+        mine = fit(
+            small_model(), IMAGES, Y, standardize=rescale, validation_data=validation, **arguments
+        )
+        check_same(mine, expected)
+    expected = fit(
+        small_model(), records, standardize=rescale, validation_data=(IMAGES, Y), **arguments
+    )
+    generator = ImageDataGenerator(rescale=1 / 255)
+    mine = fit(small_model(), records, augment=generator, validation_data=stored, **arguments)
+    check_same(mine, expected)
+
+
+def test_only_arrays_are_split_as_in_keras(tmp_path):
+    shard = write_shard(tmp_path / "0.tfrecord", IMAGES, LABELS)
+    write_index(tmp_path, (28, 28, 1), range(24), [str(n) for n in range(24)], "", [shard], {})
+    for data in (DATASET, ITERATOR, iter([(X, Y)]), Records.open(tmp_path)):
+        if not isinstance(data, Records):
+            with pytest.raises(ValueError, match="`validation_split` is only supported"):
+                small_model().fit(data, validation_split=0.2, verbose=0)
+        with pytest.raises(ValueError, match="`validation_split` is only supported where `x` is"):
+            fit(small_model(), data, validation_split=0.2, verbose=0)
+    overridden = {"validation_split": 0.2, "validation_data": (X, Y), "verbose": 0}
+    mine = fit(small_model(), DATASET, **overridden)
+    check_same(mine, small_model().fit(DATASET, shuffle=False, **overridden))
+
+
+def sourced(x, y=None, model=None, **arguments):
     defaults = {"batch_size": 32, "validation_split": 0, "shuffle": True, "seed": 0}
     defaults |= {"augment": None, "standardize": None}
-    return make_source(x, y, None, **defaults | arguments)
+    return make_source(model or small_model(), x, y, None, **defaults | arguments)
 
 
 def test_layers_behind_the_augmentation_mix_labels():
-    mixing = RandomAugment(**COURSE, then=[keras.layers.MixUp(alpha=0.4)], dtype="float32")
-    found = sourced(IMAGES, Y, augment=mixing)
-    batch = next(iter(found.batches(Span(0, 1, 3))))
-    _, labels = found.prepare(batch)
-    assert np.count_nonzero(labels, axis=1).max() == 2
+    for y in (Y, LABELS, LABELS[:, None]):
+        keras.utils.set_random_seed(1)
+        mixing = RandomAugment(then=[keras.layers.MixUp(alpha=0.4, seed=1)], dtype="float32")
+        found = sourced(IMAGES, y, augment=mixing)
+        batch = next(iter(found.batches(Span(0, 1, 3))))
+        images, labels = found.prepare(batch)
+        given = {"images": IMAGES[batch.samples], "labels": Y[batch.samples].astype(np.float32)}
+        mixed = keras.layers.MixUp(alpha=0.4, seed=1)(given, training=True)
+        np.testing.assert_allclose(labels, mixed["labels"], atol=1e-6)
+        np.testing.assert_allclose(images, mixed["images"], atol=1e-3)
+        assert np.count_nonzero(labels, axis=1).max() == 2
+
+
+@pytest.mark.parametrize("layer", [keras.layers.MixUp(), keras.Sequential([keras.layers.CutMix()])])
+def test_labels_that_can_not_be_mixed_are_refused(layer):
+    mixing = RandomAugment(then=[layer])
+    sparse = small_model(loss="sparse_categorical_crossentropy")
+    for y in (Y, LABELS, LABELS[:, None]):
+        with pytest.raises(ValueError, match="compile the model with `categorical_crossentropy`"):
+            fit(sparse, X, y, augment=mixing, verbose=0)
+    for y in (LABELS, LABELS[:, None]):  # class numbers, and Keras's "mse" would take them
+        with pytest.raises(ValueError, match="labels, so they must be one-hot"):
+            fit(small_model(loss="mse"), X, y, augment=mixing, verbose=0)
+
+
+def test_numbers_are_mixed_where_the_model_has_one_output():
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(1, "sigmoid"))
+    model.compile("sgd", "binary_crossentropy")
+    for y in (LABELS % 2, (LABELS % 2)[:, None]):
+        mixing = RandomAugment(then=[keras.layers.MixUp(alpha=0.4)], dtype="float32")
+        found = sourced(IMAGES, y, model, augment=mixing)
+        _, labels = found.prepare(next(iter(found.batches(Span(0, 1, 3)))))
+        assert labels.shape == (32, *y.shape[1:])
+        assert ((labels > 0.01) & (labels < 0.99)).numpy().any()
 
 
 def tuned(dataset):
@@ -259,6 +337,15 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
         ),
         ({"x": X, "y": Y, "validation_split": 0.999}, "`validation_split` must leave rows"),
         (
+            {
+                "x": X,
+                "y": Y,
+                "standardize": Standardize(rescale=0.5),
+                "validation_data": iter([(X, Y)]),
+            },
+            "`validation_data` must be arrays, .* Received: list_iterator",
+        ),
+        (
             {"x": X, "y": Y, "class_weight": {0: 1.0}, "sample_weight": np.ones(75)},
             "`class_weight` and `sample_weight` can't be given at the same time",
         ),
@@ -267,8 +354,86 @@ DATASET = tf.data.Dataset.from_tensors((X, Y))
             "`standardize` must be None where `augment` is an ImageDataGenerator",
         ),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_does_not_go_together_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(small_model(), **arguments, verbose=0)
+
+
+def drawn(model, x, **arguments):
+    """Trains, and returns the images that the model's step saw, by epoch."""
+    seen, step = [], model.train_step
+
+    def keep(images):
+        seen.append(images)
+        return np.float32(0)
+
+    def train_step(data):
+        kept = tf.numpy_function(keep, [data[0]], tf.float32)
+        with tf.control_dependencies([kept]):
+            return step(data)
+
+    model.train_step = train_step
+    fit(model, x, **{"verbose": 0, **arguments})
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_epoch_of_a_dataset_of_unknown_length_draws_anew(first):
+    images = tf.data.Dataset.from_tensor_slices((X[:48].astype(np.float32), Y[:48])).batch(24)
+    unknown = images.filter(lambda x, y: True)
+    augment = RandomAugment(rotation_range=90, seed=2, dtype="float32")
+    seen = drawn(small_model(), unknown, augment=augment, epochs=3, initial_epoch=first)
+    assert len(seen) == 2 * (3 - first)
+    for place, batch in enumerate(seen):
+        epoch, begin = first + place // 2, place % 2 * 24
+        samples = tf.range(begin, begin + 24, dtype=tf.int64)
+        expected = augment(X[samples], samples=samples, epoch=epoch, training=True)
+        np.testing.assert_allclose(batch, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rng", ["stateless", "keras"])
+@pytest.mark.parametrize("steps", [None, 3])
+def test_a_resumed_iterator_goes_on_with_its_next_pass(tmp_path, rng, steps):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    def trained(folder, callbacks=()):
+        random.seed(5)
+        flow = ImageDataGenerator(rotation_range=40, rng=rng).flow(X, Y, batch_size=15, seed=4)
+        model = small_model()
+        checkpoints = Checkpoints(folder)
+        fit(
+            model,
+            flow,
+            epochs=4,
+            steps_per_epoch=steps,
+            checkpoints=checkpoints,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+        return model.get_weights()
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", [Stop()])
+    for one, other in zip(trained(tmp_path / "stopped"), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("frequency", [2, "epoch"])
+def test_callbacks_that_count_batches_see_each_as_in_keras(tmp_path, frequency):
+    written = []
+    for train, folder in ((fit, tmp_path / "ours"), (keras.Model.fit, tmp_path / "keras")):
+        path = folder / "{epoch}-{batch}.weights.h5" if frequency == 2 else folder / "a.weights.h5"
+        save = keras.callbacks.ModelCheckpoint(path, save_freq=frequency, save_weights_only=True)
+        log = keras.callbacks.TensorBoard(folder, update_freq="batch")
+        train(small_model(), X, Y, batch_size=15, epochs=2, callbacks=[save], verbose=0)
+        written.append(sorted(file.name for file in folder.glob("*.h5")))
+        assert _handles_batches([log])
+        assert _handles_batches([save]) == (frequency == 2)
+    assert written[0] == written[1] != []
