@@ -170,14 +170,9 @@ class _IteratorSource(Source):
     def __init__(self, iterator: Iterator, shuffle: bool) -> None:
         super().__init__(iterator.finish, iterator.augments)
         self._iterator, self._shuffle = iterator, shuffle
-<<<<<<< HEAD
-        self.steps_per_pass, self.batch_size = len(iterator), iterator.batch_size
-        self.tensors, self.mergeable = iterator.tensors, iterator.mergeable
-=======
         self.steps_per_pass: int = len(iterator)
         self.batch_size = iterator.batch_size
-        self.tensors, self.mergeable = iterator.kept, iterator.divisible
->>>>>>> h-silent
+        self.tensors, self.mergeable = iterator.tensors, iterator.mergeable
 
         self._skipped = 0
 
@@ -189,13 +184,9 @@ class _IteratorSource(Source):
         return self._iterator.stored(shuffle=self._shuffle).skip(self._skipped)
 
     def indices(self, span: Span, steps: int) -> tf.data.Dataset:
-<<<<<<< HEAD
-        return self._iterator.numbered(shuffle=self._shuffle, batches=steps)
-=======
         # Merged batches end where epochs and passes do, so that none are skipped.
-        numbered = self._iterator.numbered(shuffle=self._shuffle, at_once=steps)
+        numbered = self._iterator.numbered(shuffle=self._shuffle, batches=steps)
         return numbered.skip(self._skipped)
->>>>>>> h-silent
 
 
 class _Preprocessing:
