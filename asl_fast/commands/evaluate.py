@@ -27,6 +27,7 @@ def evaluate(
             "accuracy on rotated and shifted images."
         ),
     ] = None,
+    pixels: options.Pixels = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -37,7 +38,7 @@ def evaluate(
 
     with console.status("Loading the model") as progress:
         result = evaluation.evaluate(
-            evaluation.load_model(model), dataset.valid, mirrored, out, progress
+            evaluation.load_model(model), dataset.valid, mirrored, out, progress, pixels
         )
     if as_json:
         print(json.dumps(result, indent=2))

@@ -38,6 +38,7 @@ def export(
     data: options.Data = None,
     train: options.TrainFile = None,
     valid: options.ValidFile = None,
+    pixels: options.Pixels = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -66,6 +67,7 @@ def export(
             int8=int8,
             force=force,
             name="model" if model.is_dir() else model.stem,
+            pixels=pixels,
         )
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in written], indent=2))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from asl_fast.data.pipeline import without_autotuning
 from asl_fast.images import photograph
-from asl_fast.models import network, saving
+from asl_fast.models import network, pixel_range, saving
 from asl_fast.system.errors import InputError
 
 __all__ = ["Classifier", "Prediction"]
@@ -40,15 +40,23 @@ class Classifier:
 
     Args:
         model: From (n, height, width, 1 or 3) to probabilities (n, k). Inputs are floats in
-            [0, 1], or in [0, 255] if the model scales them itself (`network.pixel_divisor`).
+            the range of `pixels`.
         letters: The k different letters of the outputs, in their order.
         name: The model's name in messages.
+        pixels: "0-1", "-1-1" or "0-255", the range that the model was trained on. None reads it
+            from the model's file or graph; if neither tells, 0-1 is assumed with a warning.
 
     Raises:
         InputError: The model has other shapes, or the letters don't match its outputs.
     """
 
-    def __init__(self, model: keras.Model, letters: Sequence[str], name: str = "The model") -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        letters: Sequence[str],
+        name: str = "The model",
+        pixels: str | None = None,
+    ) -> None:
         inputs: Any = getattr(model, "input_shape", None)
         outputs: Any = getattr(model, "output_shape", None)
         if not (_is_fixed(inputs, 4) and inputs[3] in (1, 3) and _is_fixed(outputs, 2)):
@@ -64,15 +72,18 @@ class Classifier:
         self._model, self._name = model, name
         self._height, self._width, self._channels = inputs[1:]
         self._letters = tuple(letters)
-        self._divisor = np.float32(network.pixel_divisor(model))
+        self._pixels = pixel_range.pixel_range(model, pixels, name)
 
     @classmethod
-    def load(cls, path: str | Path, letters: Sequence[str] | None = None) -> Self:
+    def load(
+        cls, path: str | Path, letters: Sequence[str] | None = None, pixels: str | None = None
+    ) -> Self:
         """Loads a classifier from a model file.
 
         Args:
             path: A `.keras` or HDF5 file, or the folder of a run.
             letters: Replaces the letters in the file. Only files from `asl-fast train` hold them.
+            pixels: As for the constructor.
 
         Raises:
             InputError: As for the constructor; or the model can't be loaded, or has no letters.
@@ -86,7 +97,7 @@ class Classifier:
                 f"{path} does not hold the letters of its outputs. Give them in the order of the "
                 "outputs (--letters, or letters=); the course's are ABCDEFGHIKLMNOPQRSTUVWXY."
             )
-        return cls(model, letters, str(path))
+        return cls(model, letters, str(path), pixels)
 
     @property
     def model(self) -> keras.Model:
@@ -173,7 +184,7 @@ class Classifier:
     def _classify(self, pixels: np.ndarray) -> list[Prediction]:
         # Padded, so that Keras traces a single shape.
         padded = np.zeros((_BATCH, *pixels.shape[1:]), np.float32)
-        padded[: len(pixels)] = pixels / self._divisor
+        padded[: len(pixels)] = pixel_range.scale(pixels.astype(np.float32), self._pixels)
         rows = self._model.predict_on_batch(padded)[: len(pixels)]
         network.check_probabilities(rows, self._name)
         best = np.argsort(-rows, axis=1, kind="stable")[:, :_TOP]
