@@ -22,7 +22,10 @@ def predict(
     ],
     letters: Annotated[
         str | None,
-        typer.Option(help="Letters of the outputs, in order, if the model's file has none."),
+        typer.Option(
+            help="Letters of the outputs, in order, if the model's file has none. 25 or 26 outputs "
+            "are A to Y or A to Z by default."
+        ),
     ] = None,
     pixels: options.Pixels = None,
     as_json: options.Json = False,

@@ -1,6 +1,8 @@
 """A trained model that classifies the letters in photographs."""
 
+import logging
 import os
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -19,6 +21,8 @@ __all__ = ["Classifier", "Prediction"]
 
 _BATCH = 256
 _TOP = 3
+
+_log = logging.getLogger(__name__)
 
 
 class Prediction(NamedTuple):
@@ -82,7 +86,8 @@ class Classifier:
 
         Args:
             path: A `.keras` or HDF5 file, or the folder of a run.
-            letters: Replaces the letters in the file. Only files from `asl-fast train` hold them.
+            letters: Replaces the letters in the file. Only files from `asl-fast train` hold them;
+                25 or 26 outputs are otherwise taken for A to Y or A to Z, with a warning.
             pixels: As for the constructor.
 
         Raises:
@@ -91,7 +96,7 @@ class Classifier:
         path = Path(path)
         model = saving.load_model(path)
         if letters is None:
-            letters = saving.read_letters(path)
+            letters = saving.read_letters(path) or _kaggle_letters(model, path)
         if letters is None:
             raise InputError(
                 f"{path} does not hold the letters of its outputs. Give them in the order of the "
@@ -121,13 +126,18 @@ class Classifier:
         """Classifies images.
 
         Args:
-            images: Paths, Pillow images or uint8 arrays, as `photograph.read` accepts them; or a
-                single path or Pillow image.
+            images: Paths, Pillow images, or arrays or tensors: uint8 as `photograph.read` accepts
+                them, or floats in [0, 1]. A single one is accepted too: an array or tensor of
+                rank 2 or of shape (height, width, 1, 3 or 4).
 
         Raises:
             InputError: An image can't be read.
         """
-        if isinstance(images, (str, bytes, Path, Image.Image)):
+        if tf.is_tensor(images):
+            images = np.asarray(images)
+        if isinstance(images, (str, bytes, Path, Image.Image)) or (
+            isinstance(images, np.ndarray) and _is_single(images)
+        ):
             images = [images]
         pixels = [
             self._read(image, _name(image, f"Image {number}")).pixels
@@ -179,6 +189,10 @@ class Classifier:
                 yield (InputError(os.fsdecode(error)) if error else prediction), os.fsdecode(note)
 
     def _read(self, image: Any, name: str) -> photograph.Photograph:
+        if tf.is_tensor(image):
+            image = np.asarray(image)
+        if isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating):
+            image = _in_bytes(image, name)
         return photograph.read(image, self._height, self._width, self._channels, name=name)
 
     def _classify(self, pixels: np.ndarray) -> list[Prediction]:
@@ -195,8 +209,39 @@ class Classifier:
         return predictions
 
 
+def _kaggle_letters(model: keras.Model, path: Path) -> str | None:
+    """Returns the letters of a model that numbers them as Kaggle's tables do, from A on."""
+    shape: Any = getattr(model, "output_shape", None)
+    if not (_is_fixed(shape, 2) and shape[1] in (25, 26)):
+        return None
+    letters = string.ascii_uppercase[: shape[1]]
+    _log.warning(
+        "%s has %d outputs, which are taken for the letters A to %s; Kaggle's tables have no %s.",
+        path,
+        len(letters),
+        letters[-1],
+        "J" if len(letters) == 25 else "J and no Z",
+    )
+    return letters
+
+
 def _is_fixed(shape: Any, rank: int) -> bool:
     return isinstance(shape, tuple) and len(shape) == rank and None not in shape[1:]
+
+
+def _is_single(images: np.ndarray) -> bool:
+    return images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3, 4))
+
+
+def _in_bytes(image: np.ndarray, name: str) -> np.ndarray:
+    """Returns floats in [0, 1] as uint8."""
+    # `not …`, so that NaN fails too.
+    if image.size and not (image.min() >= 0 and image.max() <= 1):
+        raise InputError(
+            f"{name} must be uint8, or floats in [0, 1]. Received: floats from {image.min():g} to "
+            f"{image.max():g}."
+        )
+    return np.rint(image.astype(np.float32) * 255).astype(np.uint8)
 
 
 def _name(image: Any, otherwise: str) -> str:
