@@ -44,7 +44,8 @@ def export(
 ) -> None:
     """Export a model to other runtimes, and compare each file.
 
-    Each file is compared with the model on the same images, and timed.
+    Each file is compared with the model on the same images, and timed. The images are
+    the run's own for the folder of a run, unless others are given.
     """
     console.load_tensorflow(verbose)
     from asl_fast.data.csv_table import SIDE
@@ -54,7 +55,7 @@ def export(
     network = saving.load_model(model)
     images = calibration = None
     if getattr(network, "input_shape", None) == (None, SIDE, SIDE, 1):
-        dataset = console.load_data(data, train, valid)
+        dataset = console.load_data_of(model, data, train, valid)
         images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
     with console.quietly("Exporting", verbose):
         written = exports.export(

@@ -183,7 +183,7 @@ def _try_other_ranges(model: keras.Model, split: Split, pixels: str) -> None:
         images, labels = next(split.records.batches(_TRIED).as_numpy_iterator())
     images = np.asarray(images, np.float32)
     accuracy = {
-        name: float(np.mean(model.predict(scale(images, name), verbose=0).argmax(axis=1) == labels))
+        name: float(np.mean(model.predict_on_batch(scale(images, name)).argmax(axis=1) == labels))
         for name in RANGES
     }
     best = max(RANGES, key=lambda name: accuracy[name])

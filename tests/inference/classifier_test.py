@@ -91,7 +91,7 @@ def test_models_of_kaggles_notebooks_have_their_letters(tmp_path, caplog, output
     model.save(tmp_path / "a.keras")
     classifier = Classifier.load(tmp_path / "a.keras", pixels="0-1")
     assert classifier.predict(np.full((28, 28), 255, np.uint8))[0].letter == "K"
-    (record,) = caplog.records
+    (record,) = (one for one in caplog.records if one.name.startswith("asl_fast"))
     assert record.getMessage().endswith(f"Kaggle's tables have {missing}")
     assert Classifier.load(tmp_path / "a.keras", LETTERS[:outputs], "0-1").letters[9] == "9"
 
