@@ -20,6 +20,7 @@ __all__ = [
     "data_progress",
     "facts",
     "load_data",
+    "load_data_of",
     "load_tensorflow",
     "notes",
     "output",
@@ -98,6 +99,18 @@ def load_data(
         say(f"{name}: {split.source}, {split.rows:,} rows{spelling}", to=notes)
     warn_if_built_in(dataset)
     return dataset
+
+
+def load_data_of(
+    model: Path, data: Path | None, train: Path | None, valid: Path | None
+) -> "Dataset":
+    """Loads the data set that was given, or else that of the run whose folder `model` is."""
+    if data or train or valid:
+        return load_data(data, train, valid)
+    from asl_fast.training import run_folder
+
+    files = run_folder.data_files(model)
+    return load_data(files.get("data"), files.get("train"), files.get("valid"))
 
 
 def warn_if_built_in(dataset: "Dataset") -> None:

@@ -27,17 +27,21 @@ def evaluate(
             "accuracy on rotated and shifted images."
         ),
     ] = None,
+    pixels: options.Pixels = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure a saved model on the validation set, letter by letter."""
-    dataset = console.load_data(data, train, valid)
+    """Measure a saved model on the validation set, letter by letter.
+
+    The folder of a run is measured on the run's own data, unless others are given.
+    """
     console.load_tensorflow(verbose)
+    dataset = console.load_data_of(model, data, train, valid)
     from asl_fast.inference import evaluation
 
     with console.status("Loading the model") as progress:
         result = evaluation.evaluate(
-            evaluation.load_model(model), dataset.valid, mirrored, out, progress
+            evaluation.load_model(model), dataset.valid, mirrored, out, progress, pixels
         )
     if as_json:
         print(json.dumps(result, indent=2))

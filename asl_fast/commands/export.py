@@ -38,12 +38,14 @@ def export(
     data: options.Data = None,
     train: options.TrainFile = None,
     valid: options.ValidFile = None,
+    pixels: options.Pixels = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Export a model to other runtimes, and compare each file.
 
-    Each file is compared with the model on the same images, and timed.
+    Each file is compared with the model on the same images, and timed. The images are
+    the run's own for the folder of a run, unless others are given.
     """
     console.load_tensorflow(verbose)
     from asl_fast.data.csv_table import SIDE
@@ -53,7 +55,7 @@ def export(
     network = saving.load_model(model)
     images = calibration = None
     if getattr(network, "input_shape", None) == (None, SIDE, SIDE, 1):
-        dataset = console.load_data(data, train, valid)
+        dataset = console.load_data_of(model, data, train, valid)
         images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
     with console.quietly("Exporting", verbose):
         written = exports.export(
@@ -66,6 +68,7 @@ def export(
             int8=int8,
             force=force,
             name="model" if model.is_dir() else model.stem,
+            pixels=pixels,
         )
     if as_json:
         print(json.dumps([dataclasses.asdict(file) for file in written], indent=2))

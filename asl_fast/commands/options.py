@@ -7,7 +7,7 @@ import typer
 
 from asl_fast.models.recipe import RECIPES
 
-__all__ = ["Data", "Json", "Model", "Recipe", "Seed", "TrainFile", "ValidFile", "Verbose"]
+__all__ = ["Data", "Json", "Model", "Pixels", "Recipe", "Seed", "TrainFile", "ValidFile", "Verbose"]
 
 Data = Annotated[
     Path | None,
@@ -30,5 +30,12 @@ Recipe = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Model = Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")]
+Pixels = Annotated[
+    Literal["0-1", "-1-1", "0-255"] | None,
+    typer.Option(
+        help="Range of pixels that the model was trained on.",
+        show_default="what its file or its graph tells; else 0-1, with a warning",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Verbose = Annotated[bool, typer.Option(help="Show TensorFlow's messages.")]

@@ -22,8 +22,12 @@ def predict(
     ],
     letters: Annotated[
         str | None,
-        typer.Option(help="Letters of the outputs, in order, if the model's file has none."),
+        typer.Option(
+            help="Letters of the outputs, in order, if the model's file has none. 25 or 26 outputs "
+            "are A to Y or A to Z by default."
+        ),
     ] = None,
+    pixels: options.Pixels = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     verbose: options.Verbose = False,
@@ -44,7 +48,7 @@ def predict(
     from asl_fast.inference.classifier import Classifier
 
     with console.status("Loading the model"):
-        classifier = Classifier.load(model, letters)
+        classifier = Classifier.load(model, letters, pixels)
     files: list[str | bytes] = [
         sys.stdin.buffer.read() if source == photograph.STANDARD_INPUT else source
         for source in sources

@@ -1,6 +1,8 @@
 """A trained model that classifies the letters in photographs."""
 
+import logging
 import os
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,13 +14,15 @@ from PIL import Image
 
 from asl_fast.data.pipeline import without_autotuning
 from asl_fast.images import photograph
-from asl_fast.models import network, saving
+from asl_fast.models import network, pixel_range, saving
 from asl_fast.system.errors import InputError
 
 __all__ = ["Classifier", "Prediction"]
 
 _BATCH = 256
 _TOP = 3
+
+_log = logging.getLogger(__name__)
 
 
 class Prediction(NamedTuple):
@@ -40,15 +44,23 @@ class Classifier:
 
     Args:
         model: From (n, height, width, 1 or 3) to probabilities (n, k). Inputs are floats in
-            [0, 1], or in [0, 255] if the model scales them itself (`network.pixel_divisor`).
+            the range of `pixels`.
         letters: The k different letters of the outputs, in their order.
         name: The model's name in messages.
+        pixels: "0-1", "-1-1" or "0-255", the range that the model was trained on. None reads it
+            from the model's file or graph; if neither tells, 0-1 is assumed with a warning.
 
     Raises:
         InputError: The model has other shapes, or the letters don't match its outputs.
     """
 
-    def __init__(self, model: keras.Model, letters: Sequence[str], name: str = "The model") -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        letters: Sequence[str],
+        name: str = "The model",
+        pixels: str | None = None,
+    ) -> None:
         inputs: Any = getattr(model, "input_shape", None)
         outputs: Any = getattr(model, "output_shape", None)
         if not (_is_fixed(inputs, 4) and inputs[3] in (1, 3) and _is_fixed(outputs, 2)):
@@ -64,15 +76,19 @@ class Classifier:
         self._model, self._name = model, name
         self._height, self._width, self._channels = inputs[1:]
         self._letters = tuple(letters)
-        self._divisor = np.float32(network.pixel_divisor(model))
+        self._pixels = pixel_range.pixel_range(model, pixels, name)
 
     @classmethod
-    def load(cls, path: str | Path, letters: Sequence[str] | None = None) -> Self:
+    def load(
+        cls, path: str | Path, letters: Sequence[str] | None = None, pixels: str | None = None
+    ) -> Self:
         """Loads a classifier from a model file.
 
         Args:
             path: A `.keras` or HDF5 file, or the folder of a run.
-            letters: Replaces the letters in the file. Only files from `asl-fast train` hold them.
+            letters: Replaces the letters in the file. Only files from `asl-fast train` hold them;
+                25 or 26 outputs are otherwise taken for A to Y or A to Z, with a warning.
+            pixels: As for the constructor.
 
         Raises:
             InputError: As for the constructor; or the model can't be loaded, or has no letters.
@@ -80,13 +96,13 @@ class Classifier:
         path = Path(path)
         model = saving.load_model(path)
         if letters is None:
-            letters = saving.read_letters(path)
+            letters = saving.read_letters(path) or _kaggle_letters(model, path)
         if letters is None:
             raise InputError(
                 f"{path} does not hold the letters of its outputs. Give them in the order of the "
                 "outputs (--letters, or letters=); the course's are ABCDEFGHIKLMNOPQRSTUVWXY."
             )
-        return cls(model, letters, str(path))
+        return cls(model, letters, str(path), pixels)
 
     @property
     def model(self) -> keras.Model:
@@ -110,13 +126,18 @@ class Classifier:
         """Classifies images.
 
         Args:
-            images: Paths, Pillow images or uint8 arrays, as `photograph.read` accepts them; or a
-                single path or Pillow image.
+            images: Paths, Pillow images, or arrays or tensors: uint8 as `photograph.read` accepts
+                them, or floats in [0, 1]. A single one is accepted too: an array or tensor of
+                rank 2 or of shape (height, width, 1, 3 or 4).
 
         Raises:
             InputError: An image can't be read.
         """
-        if isinstance(images, (str, bytes, Path, Image.Image)):
+        if tf.is_tensor(images):
+            images = np.asarray(images)
+        if isinstance(images, (str, bytes, Path, Image.Image)) or (
+            isinstance(images, np.ndarray) and _is_single(images)
+        ):
             images = [images]
         pixels = [
             self._read(image, _name(image, f"Image {number}")).pixels
@@ -168,12 +189,16 @@ class Classifier:
                 yield (InputError(os.fsdecode(error)) if error else prediction), os.fsdecode(note)
 
     def _read(self, image: Any, name: str) -> photograph.Photograph:
+        if tf.is_tensor(image):
+            image = np.asarray(image)
+        if isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating):
+            image = _in_bytes(image, name)
         return photograph.read(image, self._height, self._width, self._channels, name=name)
 
     def _classify(self, pixels: np.ndarray) -> list[Prediction]:
         # Padded, so that Keras traces a single shape.
         padded = np.zeros((_BATCH, *pixels.shape[1:]), np.float32)
-        padded[: len(pixels)] = pixels / self._divisor
+        padded[: len(pixels)] = pixel_range.scale(pixels.astype(np.float32), self._pixels)
         rows = self._model.predict_on_batch(padded)[: len(pixels)]
         network.check_probabilities(rows, self._name)
         best = np.argsort(-rows, axis=1, kind="stable")[:, :_TOP]
@@ -184,8 +209,39 @@ class Classifier:
         return predictions
 
 
+def _kaggle_letters(model: keras.Model, path: Path) -> str | None:
+    """Returns the letters of a model that numbers them as Kaggle's tables do, from A on."""
+    shape: Any = getattr(model, "output_shape", None)
+    if not (_is_fixed(shape, 2) and shape[1] in (25, 26)):
+        return None
+    letters = string.ascii_uppercase[: shape[1]]
+    _log.warning(
+        "%s has %d outputs, which are taken for the letters A to %s; Kaggle's tables have no %s.",
+        path,
+        len(letters),
+        letters[-1],
+        "J" if len(letters) == 25 else "J and no Z",
+    )
+    return letters
+
+
 def _is_fixed(shape: Any, rank: int) -> bool:
     return isinstance(shape, tuple) and len(shape) == rank and None not in shape[1:]
+
+
+def _is_single(images: np.ndarray) -> bool:
+    return images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3, 4))
+
+
+def _in_bytes(image: np.ndarray, name: str) -> np.ndarray:
+    """Returns floats in [0, 1] as uint8."""
+    # `not …`, so that NaN fails too.
+    if image.size and not (image.min() >= 0 and image.max() <= 1):
+        raise InputError(
+            f"{name} must be uint8, or floats in [0, 1]. Received: floats from {image.min():g} to "
+            f"{image.max():g}."
+        )
+    return np.rint(image.astype(np.float32) * 255).astype(np.uint8)
 
 
 def _name(image: Any, otherwise: str) -> str:

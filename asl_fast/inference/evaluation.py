@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from asl_fast.data.records import damage_in_words
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import figures
 from asl_fast.models import network, saving
+from asl_fast.models.pixel_range import RANGES, pixel_range, scale
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
 from asl_fast.transforms.augment_options import AugmentOptions
@@ -37,6 +39,10 @@ _BATCH = 1024
 _BINS = 15
 _ROTATIONS = (-15, -10, -5, 5, 10, 15)  # degrees
 _SHIFTS = (1, 2, 3, 4)  # pixels
+_TRIED = 500  # images, at most, to try other ranges of pixels on
+_FAR_BETTER = 0.1  # in accuracy; below, another range may win by chance
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(path: Path) -> keras.Model:
@@ -62,7 +68,7 @@ def load_model(path: Path) -> keras.Model:
 
 
 def predict(
-    model: keras.Model, split: Split, mirrored: bool = False
+    model: keras.Model, split: Split, mirrored: bool = False, pixels: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the labels, integers (n,), and the predicted probabilities, floats (n, 24).
 
@@ -70,17 +76,18 @@ def predict(
         model: As for `Classifier`.
         split: The images and their labels.
         mirrored: Averages over each image and its mirror image, which takes twice as long.
+        pixels: As for `Classifier`.
 
     Raises:
         InputError: The outputs are not probabilities.
     """
     labels, batches = _batches(split)
-    divisor = network.pixel_divisor(model)
-    pixels = batches.map(lambda images: tf.cast(images, tf.float32) / divisor)
+    chosen = pixel_range(model, pixels)
+    inputs = batches.map(lambda images: scale(tf.cast(images, tf.float32), chosen))
     with damage_in_words(split.records):
-        probabilities = model.predict(pixels, verbose=0)
+        probabilities = model.predict(inputs, verbose=0)
         if mirrored:
-            flipped = pixels.map(lambda images: images[:, :, ::-1])
+            flipped = inputs.map(lambda images: images[:, :, ::-1])
             probabilities = (probabilities + model.predict(flipped, verbose=0)) / 2
     network.check_probabilities(probabilities)
     return labels, probabilities
@@ -114,8 +121,11 @@ def evaluate(
     mirrored: bool = False,
     out: Path | None = None,
     progress: Callable[[str], None] = lambda activity: None,
+    pixels: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on a validation set.
+
+    If another range of pixels gives a far better accuracy, a warning is logged that names it.
 
     Args:
         model: As for `Classifier`.
@@ -125,9 +135,11 @@ def evaluate(
             reliability.png and robustness.png; None writes nothing. Robustness is measured only
             with a folder, since it takes 22 times as long.
         progress: Called with each activity as it begins.
+        pixels: As for `Classifier`.
 
     Returns:
-        The result of `measure` with `mirrored`, `data`, and `robustness` if there is a folder.
+        The result of `measure` with `mirrored`, `data`, `pixels` (the range used), and
+        `robustness` if there is a folder.
 
     Raises:
         InputError: The folder can't be written to, or the outputs are not probabilities.
@@ -135,11 +147,14 @@ def evaluate(
     if out is not None:
         make_folder(out)
     progress("Evaluating")
-    labels, probabilities = predict(model, split, mirrored)
-    result = measure(labels, probabilities) | {"mirrored": mirrored, "data": split.describe()}
+    pixels = pixel_range(model, pixels)
+    labels, probabilities = predict(model, split, mirrored, pixels)
+    _try_other_ranges(model, split, pixels)
+    result = measure(labels, probabilities)
+    result |= {"mirrored": mirrored, "data": split.describe(), "pixels": pixels}
     if out is None:
         return result
-    result["robustness"] = robustness(model, split, progress)
+    result["robustness"] = robustness(model, split, progress, pixels)
     progress("Drawing")
     predictions = probabilities.argmax(axis=1)
     rows, images = worst_mistakes(split, labels, probabilities)
@@ -157,6 +172,32 @@ def evaluate(
     with replacing(out / "evaluation.json") as aside:
         aside.write_text(json.dumps(result, indent=2) + "\n")
     return result
+
+
+def _try_other_ranges(model: keras.Model, split: Split, pixels: str) -> None:
+    """Warns if the model is far better on another range of pixels, by a few hundred images."""
+    if split.records is None:
+        rows = np.linspace(0, split.rows - 1, min(_TRIED, split.rows), dtype=int)
+        images, labels = split.images[rows], split.labels[rows]
+    else:
+        images, labels = next(split.records.batches(_TRIED).as_numpy_iterator())
+    images = np.asarray(images, np.float32)
+    accuracy = {
+        name: float(np.mean(model.predict_on_batch(scale(images, name)).argmax(axis=1) == labels))
+        for name in RANGES
+    }
+    best = max(RANGES, key=lambda name: accuracy[name])
+    if accuracy[best] > accuracy[pixels] + _FAR_BETTER:
+        _log.warning(
+            "The model was probably trained on pixels in %s: on %d images its accuracy is %.2f "
+            "with those, and %.2f with %s, which is used here. Choose with --pixels %s.",
+            best,
+            len(images),
+            accuracy[best],
+            accuracy[pixels],
+            pixels,
+            best,
+        )
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
@@ -210,7 +251,10 @@ def _calibration(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
 
 
 def robustness(
-    model: keras.Model, split: Split, progress: Callable[[str], None] = lambda activity: None
+    model: keras.Model,
+    split: Split,
+    progress: Callable[[str], None] = lambda activity: None,
+    pixels: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measures the accuracy on slightly rotated or shifted images.
 
@@ -220,19 +264,20 @@ def robustness(
         model: As for `Classifier`.
         split: The images and their labels.
         progress: Called with each activity as it begins.
+        pixels: As for `Classifier`.
 
     Returns:
         `rotation`: accuracy by degrees, counterclockwise as in Keras; `shift`: accuracy by pixels,
         the mean over the four directions.
     """
     labels, batches = _batches(split)
-    divisor = network.pixel_divisor(model)
+    chosen = pixel_range(model, pixels)
 
     @tf.function(reduce_retracing=True)
     def classify(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
         moved = warp(images, tf.repeat(matrix, len(images), axis=0))
-        return tf.argmax(model(moved / divisor, training=False), axis=1)
+        return tf.argmax(model(scale(moved, chosen), training=False), axis=1)
 
     def accuracy(**motion: float) -> float:
         matrix = output_to_input(AugmentOptions(), motion, SIDE, SIDE)
@@ -244,10 +289,10 @@ def robustness(
     for degrees in _ROTATIONS:
         progress(f"Evaluating, rotated by {degrees}°")
         result["rotation"][str(degrees)] = accuracy(theta=float(degrees))
-    for pixels in _SHIFTS:
-        progress(f"Evaluating, shifted by {pixels} pixels")
-        shifts = [{name: float(sign * pixels)} for name in ("tx", "ty") for sign in (-1, 1)]
-        result["shift"][str(pixels)] = float(np.mean([accuracy(**shift) for shift in shifts]))
+    for distance in _SHIFTS:
+        progress(f"Evaluating, shifted by {distance} pixels")
+        shifts = [{name: float(sign * distance)} for name in ("tx", "ty") for sign in (-1, 1)]
+        result["shift"][str(distance)] = float(np.mean([accuracy(**shift) for shift in shifts]))
     return result
 
 

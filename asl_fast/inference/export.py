@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from asl_fast.inference.target import Exportable, Run, Target
 from asl_fast.inference.targets import TARGETS
-from asl_fast.models.network import pixel_divisor
+from asl_fast.models.pixel_range import pixel_range, scale
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import flatten_layers
@@ -84,6 +84,7 @@ def export(
     int8: bool = False,
     force: bool = False,
     name: str = "model",
+    pixels: str | None = None,
 ) -> list[Exported]:
     """Exports a model with Keras's converters. Either all files are put in place, or none.
 
@@ -102,6 +103,9 @@ def export(
         int8: Computes in int8 in the formats that can.
         force: Replaces existing files.
         name: Base name of the files in a folder.
+        pixels: "0-1", "-1-1" or "0-255", the range of pixels that the model was trained on, to
+            which uint8 images are scaled. None reads it from the model's file or graph; if neither
+            tells, 0-1 is assumed with a warning. The files take the same range as the model.
 
     Returns:
         One `Exported` per format.
@@ -125,9 +129,10 @@ def export(
     if int8 and calibration is None:
         raise InputError("int8 needs training images to calibrate with. Give calibration=.")
     labels = None if letters is None else "".join(f"{letter}\n" for letter in letters)
-    divisor = np.float32(pixel_divisor(model))
-    images = _random(shape, dtype) if images is None else _as_input(images, shape, dtype, divisor)
-    samples = None if calibration is None else _as_input(calibration, shape, dtype, divisor)
+    if any(given is not None and given.dtype == np.uint8 for given in (images, calibration)):
+        pixels = pixel_range(model, pixels)
+    images = _random(shape, dtype) if images is None else _as_input(images, shape, dtype, pixels)
+    samples = None if calibration is None else _as_input(calibration, shape, dtype, pixels)
     plain = _in_float32(model)
     expected = _infer(plain, images)
     signature = [tf.TensorSpec((None, *shape), dtype, name="images")]
@@ -215,13 +220,14 @@ def _input(model: keras.Model) -> tuple[tuple[int, ...], str]:
 
 
 def _as_input(
-    images: np.ndarray, shape: tuple[int, ...], dtype: str, divisor: np.float32
+    images: np.ndarray, shape: tuple[int, ...], dtype: str, pixels: str | None
 ) -> np.ndarray:
     if images.shape[1:] != shape or not len(images):
         raise InputError(f"The images are {images.shape}; the model takes (n, {str(shape)[1:]}.")
     if "float" not in dtype:
         return np.asarray(images, dtype)
-    return images / divisor if images.dtype == np.uint8 else np.asarray(images, np.float32)
+    floats = np.asarray(images, np.float32)
+    return scale(floats, pixels) if pixels and images.dtype == np.uint8 else floats
 
 
 def _random(shape: tuple[int, ...], dtype: str) -> np.ndarray:

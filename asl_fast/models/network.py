@@ -1,13 +1,12 @@
-"""The course's network, and the input scale and output of any network."""
+"""The course's network, and the output of any network."""
 
 import keras
 import numpy as np
 
+from asl_fast.models import pixel_range
 from asl_fast.system.errors import InputError
-from asl_fast.system.private_api import flatten_layers
-from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["build_cnn", "check_probabilities", "pixel_divisor"]
+__all__ = ["build_cnn", "check_probabilities"]
 
 
 def build_cnn(
@@ -32,7 +31,7 @@ def build_cnn(
     def batch_normalization() -> keras.layers.Layer:
         return layers.BatchNormalization(momentum=batch_norm_momentum, dtype=dtype)
 
-    return keras.Sequential(
+    model = keras.Sequential(
         [
             keras.Input(input_shape),
             layers.Conv2D(75, 3, padding="same", activation="relu", dtype=dtype),
@@ -52,25 +51,8 @@ def build_cnn(
         ],
         name="asl_cnn",
     )
-
-
-def pixel_divisor(model: keras.Model) -> float:
-    """Returns the divisor that turns pixels in [0, 255] into the model's inputs.
-
-    It is 1 for a model that scales pixels itself, by a `Rescaling` or `Standardize` layer before
-    its first layer with weights, and 255 for others.
-    """
-    for layer in flatten_layers(model):
-        if isinstance(layer, keras.layers.Rescaling):
-            scale = float(np.max(layer.scale))
-        elif isinstance(layer, Standardize):
-            scale = layer.options.rescale or 1.0
-        elif layer.weights and not isinstance(layer, keras.Model):
-            break
-        else:
-            continue
-        return 1.0 if scale < 0.1 else 255.0  # commonly 1 / 255 or 1 / 127.5
-    return 255.0
+    pixel_range.mark(model, "0-1")
+    return model
 
 
 def check_probabilities(rows: np.ndarray, name: str = "The model") -> None:

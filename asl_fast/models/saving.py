@@ -1,12 +1,14 @@
-"""Model files: Keras's own format, with the letters of the outputs."""
+"""Model files: Keras's own format, with the letters of the outputs and the range of the pixels."""
 
 import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from asl_fast.models import pixel_range
 from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import unreadable_model_reason
 from asl_fast.system.storage import replacing
@@ -19,13 +21,13 @@ __all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
 EXPANSION = 100  # allowed ratio of expanded to compressed size; Keras does not compress
 
 # A member of the `.keras` zip archive. Keras ignores it on loading, and drops it on saving again.
-_LETTERS = "asl_fast.json"
+_METADATA = "asl_fast.json"
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")  # of files that Keras loads
 
 
 def save_model(model: keras.Model, path: Path, letters: Sequence[str]) -> None:
-    """Saves a model as a `.keras` file that holds the letters of its outputs.
+    """Saves a model as a `.keras` file that holds its letters, and its range of pixels if known.
 
     Args:
         model: The model, with k outputs.
@@ -41,11 +43,16 @@ def save_model(model: keras.Model, path: Path, letters: Sequence[str]) -> None:
         except ValueError as error:  # the clock is before 1980, which zip can't store
             raise InputError(f"{path} can't be written: {error}.") from None
         with zipfile.ZipFile(aside, "a") as archive:
-            archive.writestr(_LETTERS, json.dumps({"letters": list(letters)}))
+            facts: dict[str, object] = {"letters": list(letters)}
+            if pixel_range.is_known(model):
+                facts["pixels"] = pixel_range.pixel_range(model)
+            archive.writestr(_METADATA, json.dumps(facts))
 
 
 def load_model(path: Path) -> keras.Model:
     """Loads any Keras model, uncompiled. Python code in the file is not run.
+
+    A range of pixels in the file's metadata is marked on the model; see `pixel_range`.
 
     Args:
         path: A `.keras` or HDF5 file, or the folder of a run.
@@ -57,10 +64,17 @@ def load_model(path: Path) -> keras.Model:
     path = _model_file(path)
     try:
         _check_expansion(path)
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises exceptions of many kinds
         reason = _explain(path, error)
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
+    facts = _read_metadata(path)
+    if facts is not None:
+        if "pixels" in facts:
+            pixel_range.mark(model, facts["pixels"])
+        elif not pixel_range.is_known(model):  # `asl-fast train` wrote it, before it noted this
+            pixel_range.mark(model, "0-1")
+    return model
 
 
 def _explain(path: Path, error: Exception) -> str:
@@ -81,20 +95,27 @@ def read_letters(path: Path) -> tuple[str, ...] | None:
     Raises:
         InputError: The file is missing, or its letters are damaged.
     """
-    path = _model_file(path)
+    facts = _read_metadata(_model_file(path))
+    return None if facts is None else tuple(facts["letters"])
+
+
+def _read_metadata(path: Path) -> dict[str, Any] | None:
     if not zipfile.is_zipfile(path):  # HDF5
         return None
     try:
         _check_expansion(path)
         with zipfile.ZipFile(path) as archive:
-            if _LETTERS not in archive.namelist():
+            if _METADATA not in archive.namelist():
                 return None
-            letters = json.loads(archive.read(_LETTERS))["letters"]
+            facts = json.loads(archive.read(_METADATA))
+        letters, pixels = facts["letters"], facts.get("pixels", pixel_range.RANGES[0])
         if not (isinstance(letters, list) and all(isinstance(name, str) for name in letters)):
             raise TypeError
+        if pixels not in pixel_range.RANGES:
+            raise ValueError
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError):
         raise InputError(f"The letters in {path} are damaged.") from None
-    return tuple(letters)
+    return facts
 
 
 def _check_expansion(path: Path) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "dataset_and_ancestors",
     "file_error_reason",
     "flatten_layers",
+    "graph_nodes",
     "output_operation",
     "ragged_row",
     "silence_retracing_warning",
@@ -73,11 +74,12 @@ PRIVATE_NAMES = (
     "tensorflow:data.Dataset._inputs",  # also overridden by the generator's iterators
 )
 
-# What objects get when they are made: of a compiled model, its output, a `tf.function`, and
-# Keras's `ImageDataGenerator`.
+# What objects get when they are made: of a compiled model, a functional one, its output, a
+# `tf.function`, and Keras's `ImageDataGenerator`.
 PRIVATE_ATTRIBUTES = (
     ("model", "_compile_metrics"),
     ("model", "_distribute_strategy"),
+    ("functional", "_nodes_by_depth"),
     ("output", "_keras_history"),
     ("function", "_omit_frequent_tracing_warning"),
     ("generator", "_validation_split"),
@@ -101,6 +103,15 @@ def flatten_layers(model: Any, *, include_self: bool = False) -> list[Any]:
 def output_operation(tensor: Any) -> Any:
     """Returns the operation, mostly a layer, that a symbolic tensor is the output of."""
     return tensor._keras_history.operation
+
+
+def graph_nodes(functional: Any) -> list[tuple[Any, list[Any], list[Any]]]:
+    """Returns (operation, inputs, outputs) of a functional model, from its inputs on."""
+    return [
+        (node.operation, node.input_tensors, node.output_tensors)
+        for depth in sorted(functional._nodes_by_depth, reverse=True)
+        for node in functional._nodes_by_depth[depth]
+    ]
 
 
 def compile_metrics(model: Any) -> Any:

@@ -17,6 +17,7 @@ from asl_fast.training.checkpoint import Checkpoints
 
 __all__ = [
     "RunSettings",
+    "data_files",
     "opened",
     "refuse_finished",
     "resumed",
@@ -100,6 +101,26 @@ def stopped(out: Path) -> dict[str, Any] | None:
             f"{path} can't be read, or a run did not write it ({error}). Choose another folder."
         ) from None
     return settings
+
+
+def data_files(out: Path) -> dict[str, Any]:
+    """Returns the arguments of `dataset.load` for the data of the finished run in a folder.
+
+    They are empty for the folder of no finished run, and for a file.
+
+    Raises:
+        InputError: The run's metrics can't be read.
+    """
+    path = out / "metrics.json"
+    if not path.is_file():
+        return {}
+    try:
+        dataset = json.loads(path.read_text())["dataset"]
+        if dataset.get("name") == BUILT_IN:
+            return {"data": Path(BUILT_IN)}
+        return {name: Path(dataset[name]["source"]) for name in ("train", "valid")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} does not name the run's data: {error}. Give --data.") from None
 
 
 def resumed(

@@ -3,11 +3,13 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from asl_fast import Classifier, InputError
 from asl_fast.models import saving
 
+LETTERS = "0123456789abcdefghijklmnop"
 SIDES = {"left": np.s_[:, :14], "right": np.s_[:, 14:], "top": np.s_[:14], "bottom": np.s_[14:]}
 
 
@@ -58,6 +60,40 @@ def test_classifies_paths_images_and_arrays(saved, tmp_path):
     assert classifier.predict([]) == []
     assert classifier.predict(images[0]) == predictions[:1]
     assert classifier.predict(images[1]) == predictions[1:2]
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)], ids=["rank 2", "grey", "colour"])
+@pytest.mark.parametrize("make", [np.asarray, tf.constant], ids=["array", "tensor"])
+def test_single_frames_tensors_and_floats(saved, make, channels):
+    classifier = Classifier.load(saved)
+    frame = np.asarray(bright("left")).reshape(28, 28, 1) * np.ones(channels or (1,), np.uint8)
+    frame = frame.reshape(28, 28, *channels)
+    expected = classifier.predict([frame])
+    assert expected[0].letter == "left"
+    floats = frame / np.float32(255)
+    for images in (frame, floats):
+        assert classifier.predict(make(images)) == expected
+        assert classifier.predict([make(images)]) == expected
+        assert classifier.predict(make(np.stack([images, images]))) == expected * 2
+    with pytest.raises(InputError, match=r"Image 0 must be uint8, or floats in \[0, 1\]"):
+        classifier.predict(make(frame.astype(np.float32)))
+
+
+@pytest.mark.parametrize(("outputs", "missing"), [(25, "no J."), (26, "no J and no Z.")])
+def test_models_of_kaggles_notebooks_have_their_letters(tmp_path, caplog, outputs, missing):
+    model = build()
+    features = model.layers[0](model.inputs[0])
+    probabilities = keras.layers.Dense(outputs, activation="softmax")
+    model = keras.Model(model.inputs[0], probabilities(features))
+    kernel = np.full((784, outputs), -0.02, np.float32)
+    kernel[:, 10] = 0.02  # K, which the course numbers 9
+    probabilities.set_weights([kernel, np.zeros(outputs, np.float32)])
+    model.save(tmp_path / "a.keras")
+    classifier = Classifier.load(tmp_path / "a.keras", pixels="0-1")
+    assert classifier.predict(np.full((28, 28), 255, np.uint8))[0].letter == "K"
+    (record,) = (one for one in caplog.records if one.name.startswith("asl_fast"))
+    assert record.getMessage().endswith(f"Kaggle's tables have {missing}")
+    assert Classifier.load(tmp_path / "a.keras", LETTERS[:outputs], "0-1").letters[9] == "9"
 
 
 def test_files_come_in_order_with_their_errors(saved, tmp_path):

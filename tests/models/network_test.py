@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from asl_fast import InputError, RandomAugment, Standardize, build_cnn
-from asl_fast.models.network import check_probabilities, pixel_divisor
+from asl_fast import InputError, build_cnn
+from asl_fast.models.network import check_probabilities
 
 # The course's model, layer by layer: kind, output shape, parameters.
 COURSE = [
@@ -51,26 +51,6 @@ def test_only_the_softmax_is_float32_under_a_precision_policy(policy):
     output = model(np.zeros((2, 28, 28, 1), np.float32))
     assert output.dtype == "float32"
     np.testing.assert_allclose(np.sum(output, axis=1), 1, rtol=1e-6)
-
-
-RESCALING = keras.layers.Rescaling
-SCALING = {
-    "none": ([], 255),
-    "to one": ([RESCALING(1 / 255)], 1),
-    "to both sides": ([RESCALING(1 / 127.5, offset=-1)], 1),
-    "of floats": ([RESCALING(2.0, offset=-1)], 255),
-    "after augmentation": ([RandomAugment(rotation_range=5), RESCALING(1 / 255)], 1),
-    "inside": ([keras.Sequential([RESCALING(1 / 255)])], 1),
-    "too late": ([keras.layers.Conv2D(2, 3), RESCALING(1 / 255)], 255),
-    "by this package": ([Standardize(rescale=1 / 255)], 1),
-    "standardized floats": ([Standardize(samplewise_center=True)], 255),
-}
-
-
-@pytest.mark.parametrize(("layers", "expected"), SCALING.values(), ids=SCALING.keys())
-def test_a_model_that_scales_pixels_itself_gets_them_unscaled(layers, expected):
-    tail = [keras.layers.Flatten(), keras.layers.Dense(3)]
-    assert pixel_divisor(keras.Sequential([keras.Input((28, 28, 1)), *layers, *tail])) == expected
 
 
 def test_outputs_that_are_no_probabilities_are_rejected():

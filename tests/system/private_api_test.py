@@ -15,6 +15,7 @@ from asl_fast.system import private_api
 
 OWNERS = {
     "model": lambda: keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]),
+    "functional": lambda: keras.Model(inputs := keras.Input((2,)), keras.layers.Dense(2)(inputs)),
     "output": lambda: keras.Input((2,)),
     "function": lambda: tf.function(lambda: 0),
     "generator": lambda: pkgutil.resolve_name(private_api.KERAS_GENERATOR).ImageDataGenerator(),
