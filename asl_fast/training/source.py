@@ -92,7 +92,7 @@ class Source(abc.ABC):
             span: With steps.
             steps: Int, how many steps' batches are merged into one; 1 unless `mergeable`.
         """
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} keeps no rows in memory")
 
     @property
     def nbytes(self) -> int:
