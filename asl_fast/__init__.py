@@ -31,7 +31,7 @@ _HOMES = {
     "subset": "generator.subset",
 }
 
-# Whoever uses one of these is about to compile.
+# Programs that use one of these are about to compile.
 _COMPILING = {"ImageDataGenerator", "RandomAugment", "Standardize", "build_cnn", "fit"}
 
 __all__ = ["__version__", *_HOMES]
