@@ -70,7 +70,7 @@ PRIVATE_NAMES = (
     KERAS_APPLICATIONS,
     "keras:Model._flatten_layers",
     "keras:Model._symbolic_build",
-    "keras:optimizers.Muon._should_use_adamw",  # overridden by `KernelMuon`
+    "keras:optimizers.Optimizer._get_variable_index",  # used by `KernelMuon`, as by Keras's own
     "tensorflow:data.Dataset._inputs",  # also overridden by the generator's iterators
 )
 
