@@ -2,8 +2,8 @@
 
     scripts/results [FOLDER]
 
-rewrites the tables of that page and the README's chart. With the folder that `asl-fast bench` wrote,
-it first copies those results into benchmarks/results.
+rewrites the tables of that page and the README's chart. With the folder that `asl-fast bench`
+wrote, it first copies those results into benchmarks/results.
 """
 
 import argparse
