@@ -146,6 +146,7 @@ class Script(ast.NodeVisitor):
     def __init__(self, module: ast.Module) -> None:
         nodes = list(ast.walk(module))
         attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+        self.attribute_nodes = attributes
         self.attributes = set(map(dotted, attributes))
         self.maps_data = any(node.attr == "map" for node in attributes)
         self.functions = {n.name for n in nodes if isinstance(n, _Function)}
