@@ -43,7 +43,7 @@ def translated(note: Callable[[str], None], source: str) -> Iterator[None]:
         module.__getattr__ = names.attributes(module, name)  # type: ignore[method-assign]
     sys.meta_path.append(names)
     try:
-        with names.without_remnants() if TENSORFLOW_KERAS_2 in source else contextlib.nullcontext():
+        with names.instead_of(_unusable(source)):
             yield
     finally:
         sys.meta_path.remove(names)
@@ -54,6 +54,14 @@ def translated(note: Callable[[str], None], source: str) -> Iterator[None]:
                 module.__getattr__ = original  # type: ignore[method-assign]
         for name in names.made & (set(sys.modules) - known):
             _forget(name)
+
+
+def _unusable(source: str) -> list[str]:
+    """Returns old modules that are there, but whose objects Keras 3 rejects."""
+    paths = [f"{root}.optimizers.legacy" for root in KERAS_ROOTS]
+    if TENSORFLOW_KERAS_2 in source:
+        paths += [f"{TENSORFLOW_KERAS_2}.{n}" for n in old_spellings.REMNANTS if n.islower()]
+    return paths
 
 
 def _forget(name: str) -> None:
@@ -126,26 +134,27 @@ class _Names(importlib.abc.Loader):
         return None
 
     @contextlib.contextmanager
-    def without_remnants(self) -> Iterator[None]:
-        """Puts today's Keras in place of TensorFlow's copy of Keras 2."""
-        package = importlib.import_module(TENSORFLOW_KERAS_2)
-        below = {n: m for n, m in sys.modules.items() if n.startswith(f"{TENSORFLOW_KERAS_2}.")}
-        before = {name: vars(package).get(name) for name in old_spellings.REMNANTS}
-        for name in old_spellings.REMNANTS:
-            if name[0].isupper():
-                setattr(package, name, getattr(importlib.import_module("keras"), name))
-            else:
-                path = f"{TENSORFLOW_KERAS_2}.{name}"
-                sys.modules[path] = self.create_module(ModuleSpec(path, self))
-                setattr(package, name, sys.modules[path])
+    def instead_of(self, paths: list[str]) -> Iterator[None]:
+        """Puts today's modules in place of old ones that are there, but of no use."""
+        packages = [importlib.import_module(path.rpartition(".")[0]) for path in paths]
+        below = tuple(f"{path}." for path in paths)
+        before = {n: m for n, m in sys.modules.items() if f"{n}.".startswith(below)}
+        children = [path.rpartition(".")[2] for path in paths]
+        attributes = [vars(p).get(child) for p, child in zip(packages, children, strict=True)]
+        for path, package, child in zip(paths, packages, children, strict=True):
+            sys.modules[path] = self.create_module(ModuleSpec(path, self))
+            setattr(package, child, sys.modules[path])
         try:
             yield
         finally:
-            for name, value in before.items():
-                delattr(package, name) if value is None else setattr(package, name, value)
-            for name in [n for n in sys.modules if n.startswith(f"{TENSORFLOW_KERAS_2}.")]:
+            for name in [n for n in sys.modules if f"{n}.".startswith(below)]:
                 del sys.modules[name]
-            sys.modules.update(below)
+            sys.modules.update(before)
+            for package, child, value in zip(packages, children, attributes, strict=True):
+                if value is None:
+                    delattr(package, child)
+                else:
+                    setattr(package, child, value)
 
 
 def _asked_by_library() -> bool:

@@ -64,7 +64,7 @@ REMNANTS = (
 )
 
 # Names below `keras` that were renamed.
-_KERAS_NAMES = {
+KERAS_NAMES = {
     **{
         f"optimizers.{name.lower()}": f"optimizers.{name}"
         for name in ("Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "RMSprop", "SGD")
@@ -101,7 +101,7 @@ _BACKEND = (
     r"backend\.(?:backend|clear_session|epsilon|floatx|get_uid|image_data_format|is_\w+|result_type|"
     r"set_epsilon|set_floatx|set_image_data_format|standardize_dtype)"
 )
-_NUMPY_NAMES = {
+NUMPY_NAMES = {
     "bool8": "bool_",
     "byte_bounds": "lib.array_utils.byte_bounds",
     "cfloat": "complex128",
@@ -134,9 +134,9 @@ _NUMPY_NAMES = {
     "VisibleDeprecationWarning": "exceptions.VisibleDeprecationWarning",
 }
 # NumPy's names for Python's own types, gone since 1.24.
-_PYTHON_TYPES = {name: name for name in ("float", "int", "complex", "object", "str")}
-_PYTHON_TYPES["unicode"] = "str"
-_TENSORFLOW_NAMES = {
+PYTHON_TYPES = {name: name for name in ("float", "int", "complex", "object", "str")}
+PYTHON_TYPES["unicode"] = "str"
+TENSORFLOW_NAMES = {
     "set_random_seed": "random.set_seed",
     "random.set_random_seed": "random.set_seed",
     "enable_eager_execution": "compat.v1.enable_eager_execution",
@@ -214,17 +214,17 @@ def name_today(path: str) -> str | None:
     Python's own types are returned as `builtins.float` and so on.
     """
     root, rest = _below_keras(path)
-    if root and rest in _KERAS_NAMES:
-        return root + _KERAS_NAMES[rest]
+    if root and rest in KERAS_NAMES:
+        return root + KERAS_NAMES[rest]
     if root == "keras." and re.fullmatch(rf"(?!{_BACKEND}$)(?:{_TENSORFLOW_ONLY})", rest):
         return f"tensorflow.keras.{rest}"
     module, _, name = path.partition(".")
-    if module == "numpy" and name in _PYTHON_TYPES:
-        return f"builtins.{_PYTHON_TYPES[name]}"
-    if module == "numpy" and name in _NUMPY_NAMES:
-        return f"numpy.{_NUMPY_NAMES[name]}"
-    if module == "tensorflow" and name in _TENSORFLOW_NAMES:
-        return f"tensorflow.{_TENSORFLOW_NAMES[name]}"
+    if module == "numpy" and name in PYTHON_TYPES:
+        return f"builtins.{PYTHON_TYPES[name]}"
+    if module == "numpy" and name in NUMPY_NAMES:
+        return f"numpy.{NUMPY_NAMES[name]}"
+    if module == "tensorflow" and name in TENSORFLOW_NAMES:
+        return f"tensorflow.{TENSORFLOW_NAMES[name]}"
     return _OTHER_NAMES.get(path)
 
 

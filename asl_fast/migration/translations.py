@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import keras
@@ -21,7 +22,12 @@ from asl_fast.generator.keras_iterators import replace_keras_iterator
 from asl_fast.migration import old_spellings
 from asl_fast.migration.old_spellings import Keyword
 from asl_fast.system.errors import InputError
-from asl_fast.system.private_api import KERAS_GENERATOR, KERAS_GENERATOR_HOMES, KERAS_ROOTS
+from asl_fast.system.private_api import (
+    KERAS_FUNCTIONAL,
+    KERAS_GENERATOR,
+    KERAS_GENERATOR_HOMES,
+    KERAS_ROOTS,
+)
 from asl_fast.training import fit as trainer
 
 __all__ = ["applied"]
@@ -161,6 +167,8 @@ class _Translations:
         optimizer = keras.optimizers.Optimizer
         yield optimizer, "lr", property(self._learning_rate, _set_learning_rate)
         yield keras.Model, "__new__", self._model_new(keras.Model.__new__)
+        functional, rows = resolve_name(KERAS_FUNCTIONAL), old_spellings.keywords_of("Model")
+        yield functional, "__init__", self._with_keywords(functional.__init__, rows)
 
     def _model_methods(self) -> Iterator[Change]:
         model = keras.Model
@@ -170,7 +178,7 @@ class _Translations:
             yield model, name, self._with_steps(getattr(model, name), name)
         for old, today in old_spellings.METHODS.items():
             yield model, old, self._renamed_method(old, today)
-        yield model, "predict_classes", self._predict_classes
+        yield model, "predict_classes", self._predict_classes()
         for name in ("train_on_batch", "test_on_batch"):
             rows = old_spellings.keywords_of(f"Model.{name}")
             yield model, name, self._with_keywords(getattr(model, name), rows)
@@ -260,9 +268,8 @@ class _Translations:
 
         @functools.wraps(original)
         def new(cls: type, *arguments: Any, **keywords: Any) -> Any:
-            if cls is keras.Model and keywords.keys() & rows.keys():
+            if cls is keras.Model:
                 self._translate(rows, keywords)
-                return keras.Model(*arguments, **keywords)
             return original(cls, *arguments, **keywords)
 
         return new
@@ -433,10 +440,13 @@ class _Translations:
 
         return method
 
-    def _predict_classes(self, model: Any, x: Any, *arguments: Any, **keywords: Any) -> Any:
-        self._note("predict_classes(…) is predict(…).argmax(axis=-1) today, or > 0.5")
-        scores = model.predict(x, *arguments, **keywords)
-        return scores.argmax(-1) if scores.shape[-1] > 1 else (scores > 0.5).astype(np.int32)
+    def _predict_classes(self) -> Function:
+        def predict_classes(model: Any, x: Any, *arguments: Any, **keywords: Any) -> Any:
+            self._note("predict_classes(…) is predict(…).argmax(axis=-1) today, or > 0.5")
+            scores = model.predict(x, *arguments, **keywords)
+            return scores.argmax(-1) if scores.shape[-1] > 1 else (scores > 0.5).astype(np.int32)
+
+        return predict_classes
 
     def _next(self) -> Function:
         def next_batch(iterator: iterators.Iterator) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "KERAS_APPLICATIONS",
+    "KERAS_FUNCTIONAL",
     "KERAS_GENERATOR",
     "KERAS_GENERATOR_HOMES",
     "KERAS_ROOTS",
@@ -43,6 +44,8 @@ KERAS_GENERATOR = "keras.src.legacy.preprocessing.image"
 # Keras as scripts import it; the last is another copy of the second.
 KERAS_ROOTS = ("keras", "tensorflow.keras", "keras._tf_keras.keras")
 KERAS_GENERATOR_HOMES = (*(f"{root}.preprocessing.image" for root in KERAS_ROOTS), KERAS_GENERATOR)
+# The class that `keras.Model(inputs, outputs)` makes.
+KERAS_FUNCTIONAL = "keras.src.models.functional:Functional"
 # TensorFlow's remnant of Keras 2.
 TENSORFLOW_KERAS_2 = "tensorflow.python.keras"
 # Functions of these modules take whole batches of tensors.
@@ -67,6 +70,7 @@ PRIVATE_NAMES = (
     *_IMPORTED.values(),
     *KERAS_GENERATOR_HOMES,
     *KERAS_ROOTS,
+    KERAS_FUNCTIONAL,
     TENSORFLOW_KERAS_2,
     KERAS_APPLICATIONS,
     "keras:Model._flatten_layers",
