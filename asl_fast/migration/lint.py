@@ -177,7 +177,7 @@ def _shifts(generator: Generator) -> Issues:
                 f"write {n}.0 for up to {n}."
             )
             yield Issue(generator.line, "wrong", message)
-    if width != height and generator.off() and not (is_unknown(width) or is_unknown(height)):
+    if is_number(width) and is_number(height) and width != height and generator.off():
         message = (
             "this class swaps the two shifts (tensorflow issue 82838; asl_fast repeats it): "
             f"width_shift_range={width} moves up and down, height_shift_range={height} left and "

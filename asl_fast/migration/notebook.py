@@ -69,7 +69,7 @@ def read_cells(source: str, name: str) -> list[Cell]:
         cells = _notebook_cells(source, name)
         if cells is None:
             return [_plain(source, None)]
-        return [_plain(code, number) for number, code in enumerate(cells, 1)]
+        return [_plain(_dedented(code), number) for number, code in enumerate(cells, 1)]
     except (RecursionError, MemoryError):  # the latter from Python's parser
         raise InputError(f"{name} can't be read: it is nested too deeply.") from None
 
@@ -105,6 +105,12 @@ def _notebook_cells(source: str, name: str) -> list[str] | None:
 def _language(metadata: Any) -> str:
     given = metadata.get("kernelspec", {}).get("language")
     return str(given or metadata.get("language_info", {}).get("name") or "python")
+
+
+def _dedented(code: str) -> str:
+    """Removes the first line's indentation from all lines, as IPython does."""
+    indent = re.match(r"(?:[ \t]*\n)*([ \t]*)", code)
+    return re.sub(rf"(?m)^{indent[1]}", "", code) if indent and indent[1] else code
 
 
 _RUN_WHOLE = ("capture", "prun", "time", "timeit")  # `%%time`: the cell below is run
