@@ -359,13 +359,12 @@ def _fit_data(call: Call) -> Issues:
         return
     data = next((call.nodes[key] for key in (0, "x", "generator") if key in call.nodes), None)
     if isinstance(call.data, Batches) and "batch_size" in call.nodes:
-        message = "`batch_size` is not for an iterator, which has its own: leave it out."
-        yield Issue(call.nodes["batch_size"].lineno, "breaks", message)
+        message = "`batch_size` is ignored beside an iterator, which has its own: leave it out."
+        yield Issue(call.nodes["batch_size"].lineno, "wrong", message)
     if isinstance(data, ast.Call) and getattr(data.func, "id", "") == "zip":
-        call_ = shown(data)
         message = (
             f"`{call.model_method}` no longer takes a zip: write "
-            f"`(pair for pair in {call_})`, and give `steps_per_epoch`."
+            f"`(pair for pair in {shown(data)})`, and give `steps_per_epoch`."
         )
         yield Issue(call.line, "breaks", message)
 

@@ -326,9 +326,7 @@ _KEYWORDS: tuple[Keyword, ...] = (
     *_dropped(r"Model\.(?:fit|evaluate|predict)", "pickle_safe", "nb_worker", "max_q_size"),
     *_dropped(r"Model\.\w+_on_batch", "reset_metrics"),
     *_dropped(r"Model\.compile", "sample_weight_mode", "target_tensors", "distribute"),
-    *_dropped(
-        r"(?:Model\.save|models\.save_model)", "save_format", "signatures", "options", "save_traces"
-    ),
+    *_dropped(r"(?:Model\.save|models\.save_model)", "signatures", "options", "save_traces"),
     *_dropped(r"Model\.(?:save|load)_weights", "save_format", "options"),
     *_dropped(r"models\.load_model", "options"),
     Keyword(
@@ -342,7 +340,7 @@ _KEYWORDS: tuple[Keyword, ...] = (
         r"callbacks\.TensorBoard",
         *("write_grads", "batch_size", "embeddings_layer_names", "embeddings_data"),
     ),
-    *_renamed(r"callbacks\.ReduceLROnPlateau", epsilon="min_delta"),
+    Keyword(r"callbacks\.ReduceLROnPlateau", "epsilon", "min_delta", "", kind="wrong"),
     Keyword(r"losses\.\w+", "reduction", "reduction", "", (("auto", "sum_over_batch_size"),)),
     # Matplotlib
     *_renamed(r"pyplot\.grid", b="visible"),

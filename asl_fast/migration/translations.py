@@ -231,7 +231,7 @@ class _Translations:
     ) -> None:
         for name in [name for name in keywords if name in rows]:
             row, value = rows[name], keywords.pop(name)
-            if row.kind == "wrong":
+            if name == "decay":
                 self._decay(value, keywords, arguments)
             elif row.new is None:
                 self._note(f"{name}={value!r} left out: it is gone from today's Keras")

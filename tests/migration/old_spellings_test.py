@@ -50,7 +50,9 @@ SPELLINGS = [
     ("model.train_on_batch(x, y, reset_metrics=True)", "reset_metrics=True left out"),
     ("model.save('new/folder/asl')", "saved as 'new/folder/asl.keras'"),
     ("model.save('asl.pb')", "saved as 'asl.pb.keras'"),
-    ("model.save('asl.keras', save_format='tf')", "save_format='tf' left out"),
+    ("model.save('asl.keras', save_traces=False)", "save_traces=False left out"),
+    ("model.save('asl', save_format='tf')", "saved as 'asl.keras'"),
+    ("model.save_weights('asl.weights.h5', save_format='h5')", "save_format='h5' left out"),
     ("model.save_weights('asl.h5')", "saved as 'asl.weights.h5'"),
     ("keras.callbacks.ModelCheckpoint('a.hdf5')", "saved as 'a.h5'"),
     ("keras.callbacks.ModelCheckpoint('a-{epoch:02d}')", "saved as 'a-{epoch:02d}.keras'"),
@@ -100,7 +102,7 @@ SPELLINGS = [
     ("batches.next()", ".next() is next(…)"),
 ]
 # Keras 3 takes these, but does not heed them.
-IGNORED = ("decay=", "Convolution2D", "epsilon=0.1", "batch_size=2,", "save_format", "python.keras")
+IGNORED = ("decay=", "Convolution2D", "epsilon=0.1", "batch_size=2,", "python.keras")
 
 
 def quietly():
