@@ -170,7 +170,7 @@ def _shifts(generator: Generator) -> Issues:
         generator.options.get(f"{side}_shift_range", 0) for side in ("width", "height")
     )
     for side, n in (("width", width), ("height", height)):
-        if isinstance(n, int) and n > 0:
+        if isinstance(n, int) and is_number(n) and n > 0:
             effect = "never shifts" if n == 1 else f"shifts by less than {n} pixels"
             message = (
                 f"{side}_shift_range={n} {effect}, because an int n means -(n-1) to n-1 pixels: "

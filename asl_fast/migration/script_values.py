@@ -26,7 +26,8 @@ __all__ = [
     "shown",
 ]
 
-# Values are Python's own numbers, strings, lists and dictionaries, and the following.
+# Values are Python's own numbers, strings, lists and dictionaries, and the following. Lists within
+# lists may double with every line of a script, so none is printed or compared with another.
 
 UNKNOWN: Any = object()
 
@@ -99,7 +100,10 @@ def dotted(node: ast.AST) -> str:
 
 def shown(node: ast.AST) -> str:
     """Returns an expression as text for a message, shortened if it is long."""
-    text = ast.unparse(node)
+    try:
+        text = ast.unparse(node)
+    except ValueError:  # Python prints no integers of over 4,300 digits
+        return "…"
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
@@ -134,7 +138,6 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 READERS = ("fit", "evaluate", "predict")
 KERAS = r"(?:(?:tensorflow\.)?keras\.(?:\w+\.)*)?"
 _GENERATOR = rf"({KERAS}|(keras_preprocessing|tensorflow|asl_fast)\.(\w+\.)*)ImageDataGenerator"
-_MOST_PARTS = 10_000
 _VALUE_KEEPING = ("array", "asarray", "astype", "copy", "expand_dims", "reshape")
 
 
@@ -160,7 +163,6 @@ class Script(ast.NodeVisitor):
         self.subscripts: list[ast.Subscript] = []
         self.scope: ChainMap[str, Any] = ChainMap()
         self._values: dict[ast.AST, Any] = {}
-        self._sizes: dict[int, int] = {}  # of lists and dictionaries, by `id`
         self._bodies: list[tuple[_Function, ChainMap[str, Any]]] = []
         self._may_fail = False
         self.visit(module)
@@ -173,22 +175,8 @@ class Script(ast.NodeVisitor):
     def value(self, node: ast.AST) -> Any:
         """Returns the value that an expression had where it was first read."""
         if node not in self._values:
-            self._values[node] = self._bounded(self._evaluate(node))
+            self._values[node] = self._evaluate(node)
         return self._values[node]
-
-    def _bounded(self, value: Any) -> Any:
-        """Returns a list or dictionary as unknown if it is long with all that is in it.
-
-        Lists of lists of the same lists double with every line.
-        """
-        if not isinstance(value, list | dict):
-            return value
-        parts = value.values() if isinstance(value, dict) else value
-        size = 1 + sum(self._sizes.get(id(part), 1) for part in parts)
-        if size > _MOST_PARTS:
-            return UNKNOWN
-        self._sizes[id(value)] = size  # `_values` keeps it, so its number is not used again
-        return value
 
     def _evaluate(self, node: ast.AST) -> Any:
         match node:

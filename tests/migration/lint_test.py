@@ -637,6 +637,12 @@ def test_values_that_refer_to_each_other_do_not_grow_without_bound():
     assert check(f"{IMPORTS}a = [1]\n{split}ImageDataGenerator(width_shift_range=a)") == []
 
 
+def test_huge_integers_can_be_read():
+    huge = f"0x{'f' * 5000}"
+    code = f"{IMPORTS}ImageDataGenerator(width_shift_range={huge})\nmodel.fit(x, workers={huge})"
+    assert [issue.kind for issue in check(code)] == ["breaks"]
+
+
 def test_python_warnings_are_no_errors():
     assert check('\ufeffimport re\nre.match("\\d", "1")\n1 is 1\n') == []
 
