@@ -309,6 +309,8 @@ def _gone_arguments(call: Call) -> Issues:
         if name not in call.nodes or (row.kind == "wrong" and not call.values[name]):
             continue
         node, value = call.nodes[name], call.values[name]
+        if row.none_alone and value is not None:
+            continue
         today = dict(row.values).get(value) if isinstance(value, str) else None
         if row.old == row.new and today is None:
             continue

@@ -160,7 +160,8 @@ class _Names(importlib.abc.Loader):
 def _asked_by_library() -> bool:
     """Returns whether an installed package asks, which knows what to do where a name is missing."""
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+    own = ("<frozen importlib", __file__)
+    while frame is not None and frame.f_code.co_filename.startswith(own):
         frame = frame.f_back  # type: ignore[assignment]
     file = "" if frame is None else frame.f_code.co_filename
     return "site-packages" in file or "dist-packages" in file

@@ -162,11 +162,14 @@ _OTHER_NAMES = {
 
 # What has no other name today, and what to do instead.
 GONE = {
+    r"(?:tensorflow\.)?keras\.backend\.set_value\b": "write `variable.assign(value)`.",
     r"(?:tensorflow\.)?keras\.layers\.(?:LocallyConnected[12]D|AtrousConvolution[12]D|Highway)\b": (
         "Keras 3 has no such layer; write it with keras.ops."
     ),
-    r"keras\.wrappers\.scikit_learn\b": "install SciKeras and import from scikeras.wrappers.",
-    r"keras\.utils\.(?:multi_gpu_model|HDF5Matrix|print_summary)\b": (
+    r"(?:tensorflow\.)?keras\.wrappers\.scikit_learn\b": (
+        "install SciKeras and import from scikeras.wrappers."
+    ),
+    r"(?:tensorflow\.)?keras\.utils\.(?:multi_gpu_model|HDF5Matrix|print_summary)\b": (
         "use `tf.distribute.MirroredStrategy`, h5py or `model.summary()`."
     ),
     r"numpy\.(?:cast|find_common_type|asscalar|msort|asfarray)\b": (
@@ -239,6 +242,7 @@ class Keyword:
         advice: What to do, with {value} for what was given; empty where `new` says it.
         values: Values that were renamed too, old to new.
         kind: "wrong" if today's Keras takes the old name, but does not heed it.
+        none_alone: Whether None alone is no longer taken.
     """
 
     owner: str
@@ -247,6 +251,7 @@ class Keyword:
     advice: str = "leave it out"
     values: tuple[tuple[str, str], ...] = ()
     kind: Literal["breaks", "wrong"] = "breaks"
+    none_alone: bool = False
 
 
 def _renamed(owner: str, **names: str) -> Iterable[Keyword]:
@@ -274,6 +279,7 @@ _KEYWORDS: tuple[Keyword, ...] = (
         kind="wrong",
     ),
     *_dropped(_OPTIMIZER, "use_locking"),
+    Keyword(_OPTIMIZER, "epsilon", none_alone=True),
     # Keras 1
     *_renamed(r"layers\.\w+", batch_input_shape="batch_shape"),
     *_renamed(

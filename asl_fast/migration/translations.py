@@ -205,6 +205,7 @@ class _Translations:
             yield layers, "Convolution2D", self._convolution
             backend = import_module(f"{root}.backend")
             yield backend, "set_image_dim_ordering", self._set_image_dim_ordering
+            yield backend, "set_value", self._set_value
 
     def _matplotlib(self) -> Iterator[Change]:
         plots, style = import_module("matplotlib.pyplot"), import_module("matplotlib.style")
@@ -217,23 +218,28 @@ class _Translations:
     # Arguments
 
     def _with_keywords(self, original: Function, rows: dict[str, Keyword]) -> Function:
+        signature = inspect.signature(original)
+
         @functools.wraps(original)
         def translated(*arguments: Any, **keywords: Any) -> Any:
-            self._translate(rows, keywords, arguments)
+            if "decay" in keywords and "decay" in rows:  # it changes the learning rate
+                given = signature.bind_partial(*arguments).arguments
+                arguments, keywords = arguments[:1], dict(list(given.items())[1:]) | keywords
+                self._decay(signature, keywords)
+            self._translate(rows, keywords)
             return original(*arguments, **keywords)
 
         # Keras makes a layer's configuration from the signature.
-        translated.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+        translated.__signature__ = signature  # type: ignore[attr-defined]
         return translated
 
-    def _translate(
-        self, rows: dict[str, Keyword], keywords: dict[str, Any], arguments: tuple[Any, ...] = ()
-    ) -> None:
+    def _translate(self, rows: dict[str, Keyword], keywords: dict[str, Any]) -> None:
         for name in [name for name in keywords if name in rows]:
-            row, value = rows[name], keywords.pop(name)
-            if name == "decay":
-                self._decay(value, keywords, arguments)
-            elif row.new is None:
+            row, value = rows[name], keywords[name]
+            if row.none_alone and value is not None:
+                continue
+            del keywords[name]
+            if row.new is None:
                 self._note(f"{name}={value!r} left out: it is gone from today's Keras")
             else:
                 today = dict(row.values).get(value, value) if isinstance(value, str) else value
@@ -241,23 +247,14 @@ class _Translations:
                 if today is not value or row.new != name:
                     self._note(f"{name}={value!r} is {row.new}={today!r} today")
 
-    def _decay(self, decay: float, keywords: dict[str, Any], arguments: tuple[Any, ...]) -> None:
-        if not decay:
-            return
-        rate = arguments[1] if len(arguments) > 1 else keywords.get("learning_rate")
-        rate = keywords.get("lr", rate)
-        if not isinstance(rate, int | float):
-            default = inspect.signature(type(arguments[0]).__init__).parameters["learning_rate"]
-            rate = default.default
-        keywords.pop("lr", None)
-        schedule = keras.optimizers.schedules.InverseTimeDecay(rate, 1, decay)
-        if len(arguments) > 1:
-            raise InputError(
-                f"decay={decay} beside a learning rate without a name: write "
-                f"learning_rate=keras.optimizers.schedules.InverseTimeDecay({rate}, 1, {decay})."
-            )
-        keywords["learning_rate"] = schedule
-        self._note(f"decay={decay} is learning_rate=InverseTimeDecay({rate}, 1, {decay}) today")
+    def _decay(self, signature: inspect.Signature, keywords: dict[str, Any]) -> None:
+        decay = keywords.pop("decay")
+        if decay:
+            rate = keywords.pop("lr", signature.parameters["learning_rate"].default)
+            rate = keywords.get("learning_rate", rate)
+            schedule = keras.optimizers.schedules.InverseTimeDecay(rate, 1, decay)
+            keywords["learning_rate"] = schedule
+            self._note(f"decay={decay} is learning_rate=InverseTimeDecay({rate}, 1, {decay}) today")
 
     def _learning_rate(self, optimizer: Any) -> Any:
         self._note("optimizer.lr is optimizer.learning_rate today")
@@ -290,6 +287,10 @@ class _Translations:
             f"set_image_dim_ordering({ordering!r}) is set_image_data_format({today!r}) today"
         )
         keras.backend.set_image_data_format(today)
+
+    def _set_value(self, variable: Any, value: Any) -> None:
+        self._note("backend.set_value(variable, value) is variable.assign(value) today")
+        variable.assign(value)
 
     def _style(self, original: Function) -> Function:
         @functools.wraps(original)

@@ -27,6 +27,12 @@ batches = ImageDataGenerator().flow(x, y, batch_size=2)
 SPELLINGS = [
     ("keras.optimizers.Adam(lr=0.1)", "lr=0.1 is learning_rate=0.1 today"),
     ("tf.keras.optimizers.SGD(lr=0.1, decay=0.5)", "InverseTimeDecay(0.1, 1, 0.5)"),
+    ("tf.keras.optimizers.SGD(0.1, 0.9, decay=0.5)", "InverseTimeDecay(0.1, 1, 0.5)"),
+    (
+        "a = keras.optimizers.Adam(epsilon=None)\na.build([v := keras.Variable(1.0)])\n"
+        "a.apply([v], [v])",
+        "epsilon=None left out",
+    ),
     ("keras.optimizers.RMSprop(decay=0.5)", "InverseTimeDecay(0.001, 1, 0.5)"),
     ("keras.optimizers.legacy.Adam(1e-3)", "keras.optimizers.legacy is keras.optimizers"),
     ("from keras.optimizers import adam\nadam(0.1)", "keras.optimizers.Adam"),
@@ -85,6 +91,18 @@ SPELLINGS = [
     ("from keras import backend as K\nK.mean(tf.constant(1.0))", "tensorflow.keras.backend.mean"),
     ("keras.backend.set_image_dim_ordering('tf')", "'channels_last'"),
     ("keras.backend.set_session(None)", "left out"),
+    ("from keras.backend.tensorflow_backend import set_session\nset_session(1)", "left out"),
+    (
+        "from keras import backend as K\nK.set_value(model.optimizer.lr, 0.5)\n"
+        "assert K.get_value(model.optimizer.learning_rate) == 0.5",
+        "variable.assign(value)",
+    ),
+    (
+        "from tensorflow.keras.layers.experimental import preprocessing\n"
+        "preprocessing.RandomFlip()",
+        "tensorflow.keras.layers.experimental is",
+    ),
+    ("from keras.layers.merge import concatenate, Concatenate", "keras.layers.merge is"),
     ("from keras.preprocessing.text import Tokenizer", "tensorflow.keras.preprocessing.text"),
     ("from keras import objectives\nobjectives.get('mse')", "keras.losses"),
     ("from tensorflow.python.keras.layers import Dense", "tensorflow.keras.layers"),
