@@ -69,7 +69,7 @@ def check(source: str, name: str = "<script>") -> list[Issue]:
     # Names hold from cell to cell, so the cells are read as one script.
     code = ["\n" * cell.code.count("\n") if cell.problem else cell.code for cell in cells]
     try:
-        found = set(_issues(Script(notebook.parse("\n".join(code)))))
+        found = dict.fromkeys(_issues(Script(notebook.parse("\n".join(code)))))
     except (RecursionError, MemoryError):  # the latter from Python's parser
         raise InputError(f"{name} can't be read: it is nested too deeply.") from None
     counts = [text.count("\n") + 1 for text in code]
