@@ -14,11 +14,13 @@ from typing import Any
 
 __all__ = [
     "KERAS_APPLICATIONS",
+    "KERAS_FUNCTIONAL",
     "KERAS_GENERATOR",
     "KERAS_GENERATOR_HOMES",
-    "KERAS_LOADER_HOMES",
+    "KERAS_ROOTS",
     "PRIVATE_ATTRIBUTES",
     "PRIVATE_NAMES",
+    "TENSORFLOW_KERAS_2",
     "UNEXPECTED_COUNT",
     "UNPARSED_RECORD",
     "build_symbolically",
@@ -39,12 +41,13 @@ __all__ = [
 # The module of Keras's own `ImageDataGenerator` and iterators, by which they are recognised, and
 # the others that scripts import it from.
 KERAS_GENERATOR = "keras.src.legacy.preprocessing.image"
-KERAS_GENERATOR_HOMES = (
-    "keras.preprocessing.image",
-    "keras._tf_keras.keras.preprocessing.image",
-    KERAS_GENERATOR,
-)
-KERAS_LOADER_HOMES = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
+# Keras as scripts import it; the last is another copy of the second.
+KERAS_ROOTS = ("keras", "tensorflow.keras", "keras._tf_keras.keras")
+KERAS_GENERATOR_HOMES = (*(f"{root}.preprocessing.image" for root in KERAS_ROOTS), KERAS_GENERATOR)
+# The class that `keras.Model(inputs, outputs)` makes.
+KERAS_FUNCTIONAL = "keras.src.models.functional:Functional"
+# TensorFlow's remnant of Keras 2.
+TENSORFLOW_KERAS_2 = "tensorflow.python.keras"
 # Functions of these modules take whole batches of tensors.
 KERAS_APPLICATIONS = "keras.src.applications"
 
@@ -66,7 +69,9 @@ _IMPORTED = {
 PRIVATE_NAMES = (
     *_IMPORTED.values(),
     *KERAS_GENERATOR_HOMES,
-    *KERAS_LOADER_HOMES,
+    *KERAS_ROOTS,
+    KERAS_FUNCTIONAL,
+    TENSORFLOW_KERAS_2,
     KERAS_APPLICATIONS,
     "keras:Model._flatten_layers",
     "keras:Model._symbolic_build",

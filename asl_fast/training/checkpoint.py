@@ -69,7 +69,19 @@ def _parsed(payload: bytes) -> _Saved:
     steps = facts["steps"]
     if not (facts["epoch"] >= 0 and 0 <= facts["step"] <= (1 if steps is None else steps)):
         raise ValueError(f"its step is {facts['step']} of {steps}")
+    for name, row in {**facts["history"], "epochs": facts["epochs"]}.items():
+        if not isinstance(row, list) or not all(isinstance(n, int | float) for n in row):
+            raise ValueError(f"its {name} is {row!r}"[:80])
     return _Saved(facts, values)
+
+
+def _fits(variable: keras.Variable, value: np.ndarray) -> bool:
+    """Returns whether a value is a variable's; NumPy loads bfloat16 as raw bytes."""
+    dtype = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+    return value.shape == variable.shape and value.dtype in (
+        dtype,
+        np.dtype((np.void, dtype.itemsize)),
+    )
 
 
 class Checkpoints:
@@ -265,8 +277,7 @@ class Checkpointing(keras.callbacks.Callback):
         facts, values = self._saved
         self._saved = None
         variables = self._variables(model, within=facts["step"] > 0)
-        wanted = [(variable.shape, tf.as_dtype(variable.dtype).size) for variable in variables]
-        if wanted != [(value.shape, value.dtype.itemsize) for value in values]:
+        if len(variables) != len(values) or not all(map(_fits, variables, values)):
             raise InputError(
                 f"The checkpoint in {self._checkpoints.folder} belongs to another model or "
                 "optimizer. Choose another folder."
@@ -282,7 +293,13 @@ class Checkpointing(keras.callbacks.Callback):
             variable.assign(typed)
         self._history, self._epochs = facts["history"], facts["epochs"]
         for callback, state in zip(self._stateful, facts["callbacks"], strict=True):
-            callback.set_state(state)
+            try:
+                callback.set_state(state)
+            except Exception as error:
+                raise InputError(
+                    f"{type(callback).__name__} can't continue from the checkpoint in "
+                    f"{self._checkpoints.folder} ({error!r}). Choose another folder."
+                ) from error
 
     def put_history(self, model: keras.Model) -> None:
         """Puts the earlier epochs into the model's history."""
