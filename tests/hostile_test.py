@@ -74,46 +74,67 @@ def zipped(path, times):
 
 
 @pytest.mark.parametrize("ending", ["gz", "xz", "zip"])
-def test_a_table_that_expands_without_end_is_refused(tmp_path, ending, monkeypatch):
+def test_a_table_that_expands_without_end_is_refused(tmp_path, ending):
     path = tmp_path / f"train.csv.{ending}"
     if ending == "zip":
         zipped(path, 3)
     else:
         path.write_bytes({"gz": gzip, "xz": lzma}[ending].compress(ZEROS) * 3)
-    monkeypatch.setattr(table, "EXPANDED", 20 * MEGABYTE)
-    with pytest.raises(InputError, match=f"train.csv.{ending} expands to more than 20 MiB"):
-        table.decompress(path.read_bytes(), str(path))
-    with pytest.raises(InputError, match=f"train.csv.{ending}, line 1 is longer than"):
-        convert(path, tmp_path / "records", workers=1)
+    for use in (dataset.load_csv, lambda path: convert(path, tmp_path / "records", workers=1)):
+        with pytest.raises(InputError, match=f"train.csv.{ending}, line 1 is longer than"):
+            use(path)
 
 
-def test_memory_does_not_grow_past_the_limit(tmp_path):
-    path = tmp_path / "train.csv.gz"
-    path.write_bytes(gzip.compress(ZEROS) * 256)  # 4 GiB in 4 MB
+HEADER = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]).encode() + b"\n"
+ROW = b"9" + b",2" * 784 + b"\n"
+# Small files that a parser makes large, and what is said.
+SMALL = {
+    "short rows": (HEADER + b"1\n" * (8 * MEGABYTE), "row 1: 1 cells where the header has 785"),
+    "short rows in one": (HEADER + ROW[:-1] + b"\r1" * 9000 + b"\n", "line 2 holds a carriage"),
+    "many columns": (b"label" + b"," * 2_000_000, "line 1 is longer than a table's row"),
+    "a long list of files": (b"filename,class\n" + b"a,b\n" * (4 * MEGABYTE), "1,048,576 rows"),
+    "a list of files with many columns": (
+        b"filename,class" + b"," * 16_000 + b"\n" + b"a\n" * 9, "row 1: a cell is empty"
+    ),
+    "a list of files with a long row": (b"filename,class\n" + ZEROS, "line 2 is longer"),
+    "rows without end": ((HEADER + ROW * 9000, ROW * 9000), "more than 100 times its size"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    for name, (content, _) in SMALL.items():
+        begin, rest = content if isinstance(content, tuple) else (content, b"")
+        repeated = gzip.compress(rest, 1) * 64
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(begin, 1) + repeated)
+    return folder
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_memory_does_not_grow_with_what_a_small_file_expands_to(small, tmp_path, name):
     lines, grown = peak_of(
         """
-from asl_fast.data import csv_table as table
-content = open(sys.argv[1], "rb").read()
+from pathlib import Path
+from asl_fast.data import csv_table, dataset
+from asl_fast.data.convert import convert
+csv_table.EXPANDED = 64 << 20
 begin()
-try:
-    table.decompress(content, "train.csv.gz")
-except table.InputError as error:
-    print(error)
+path, folder, files = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+for use in (dataset.find, lambda path: convert(path, folder, workers=1)) if files else (
+        dataset.load_csv, lambda path: convert(path, folder, workers=1, shard_rows=1000)):
+    try:
+        use(path)
+    except csv_table.InputError as error:
+        print(error)
 """,
-        path,
+        small / f"{name}.csv.gz",
+        tmp_path / "records",
+        "files" if "list" in name else "",
     )
-    assert "expands to more than 512 MiB" in lines[0]
-    assert grown < 1.1 * table.EXPANDED / MEGABYTE
-
-
-def test_blank_rows_without_end_are_not_converted(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "EXPANDED", MEGABYTE)
-    header = write_csv(tmp_path / "one.csv", *blobs(1)).read_bytes().splitlines(True)[0]
-    blank = b"0" + b",0" * 784 + b"\n"
-    path = tmp_path / "train.csv.gz"
-    path.write_bytes(gzip.compress(header + blank * 20_000))
-    with pytest.raises(InputError, match="expands to more than 100 times its size"):
-        convert(path, tmp_path / "records", workers=1, shard_rows=10**6)
+    assert len(lines) == 2
+    assert all(SMALL[name][1] in line for line in lines), lines
+    assert grown < 350, grown
 
 
 @pytest.mark.parametrize("flag", ["encrypted", "unknown method"])
@@ -126,7 +147,7 @@ def test_a_zip_that_cannot_be_opened_is_named(flag):
         at = changed.index(signature) + place
         changed[at : at + 4] = b"\x01\0\0\0" if flag == "encrypted" else b"\0\0\x63\0"
     with pytest.raises(InputError, match="can't be read to its end"):
-        table.decompress(bytes(changed), "train.zip")
+        table.parse(io.BytesIO(changed), "train.zip")
 
 
 # Images
@@ -505,16 +526,59 @@ def test_a_run_checks_what_its_settings_say(folder, tmp_path, arguments, message
         run.train(dataset.load(folder), tmp_path / "run", **arguments)
 
 
-@pytest.mark.parametrize("part", ["images.npy", "labels.npy", "facts.json"])
-def test_cached_data_cut_anywhere_are_made_anew(part, caplog):
+PARTS = ["images.npy", "labels.npy", "facts.json", "sha256"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_cached_data_are_made_anew(part, damage, caplog):
     images, labels = blobs(3)
     storage.save_entry("key", images, labels, {"sha256": "0"})
     path = storage.cache_folder() / "key" / part
     content = path.read_bytes()
-    for length in range(0, len(content), 7):
-        path.write_bytes(content[:length])
-        assert storage.load_entry("key") is None
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(content[:place] if damage == "cut" else changed)
+        assert storage.load_entry("key", (28, 28, 1), 24) is None
         assert "is damaged and is made anew" in caplog.text
         caplog.clear()
     path.write_bytes(content)
-    assert storage.load_entry("key") is not None
+    assert storage.load_entry("key", (28, 28, 1), 24) is not None
+
+
+OTHERS = {
+    "another shape": {"images": np.zeros((3, 28, 28, 3), np.uint8)},
+    "another dtype": {"images": np.zeros((3, 28, 28, 1), np.float32)},
+    "more images": {"images": np.zeros((4, 28, 28, 1), np.uint8)},
+    "labels beyond the classes": {"labels": np.array([0, 1, 24], np.int32)},
+    "labels below 0": {"labels": np.array([0, 1, -1], np.int32)},
+    "longer labels": {"labels": np.array([0, 1, 2], np.int64)},
+}
+
+
+@pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS)
+def test_whole_cached_data_of_something_else_are_made_anew(changed):
+    images, labels = blobs(3)
+    storage.save_entry("key", **{"images": images, "labels": labels, "facts": {}, **changed})
+    assert storage.load_entry("key", (28, 28, 1), 24) is None
+
+
+def test_a_table_that_changes_while_it_is_read_is_cached_as_what_was_read(tmp_path, monkeypatch):
+    path, later = tmp_path / "train.csv", tmp_path / "later.csv"
+    write_csv(path, *blobs(48))
+    write_csv(later, *blobs(48, seed=1))
+    contents = path.read_bytes(), later.read_bytes()
+    load = storage.load_entry
+
+    def change(*arguments):
+        path.write_bytes(contents[1])
+        return load(*arguments)
+
+    monkeypatch.setattr(storage, "load_entry", change)
+    changed = dataset.load_csv(path)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(changed[0], blobs(48, seed=1)[0])
+    for content, seed in zip(contents, (0, 1), strict=True):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(dataset.load_csv(path)[0], blobs(48, seed=seed)[0])

@@ -120,7 +120,10 @@ def convert(
         notes = _convert_all(
             folder, source, shard_rows, compression, workers or os.cpu_count() or 1, progress
         )
-        labels = source.stored_labels({label for note in notes for label in note["labels"]})
+        labels = source.stored_labels(
+            {label for note in notes for label in note["labels"]},
+            max(note["brightest"] for note in notes),
+        )
         shards = [Shard(note["file"], note["rows"], note["sha256"]) for note in notes]
         assert source.shape is not None
         records.write_index(
@@ -251,18 +254,21 @@ def _finished(folder: Path, number: int) -> dict[str, Any] | None:
         note = json.loads(_note(folder, _file(number)).read_text())
         shard = Shard(note["file"], int(note["rows"]), str(note["sha256"]))
         labels = [int(label) for label in note["labels"]]
+        brightest = int(note["brightest"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     if shard.file != _file(number) or not (folder / shard.file).is_file():
         return None
-    return {**shard._asdict(), "labels": labels}
+    return {**shard._asdict(), "labels": labels, "brightest": brightest}
 
 
 def _write_shard(path: Path, read: Read, compression: str) -> dict[str, Any]:
     """Writes a shard, and a note about it for a later call; in a worker."""
     images, labels = read()
     shard = records.write_shard(path, images, labels, compression)
-    note = {**shard._asdict(), "labels": sorted(set(labels.tolist()))}
+    note = {
+        **shard._asdict(), "labels": sorted(set(labels.tolist())), "brightest": int(images.max())
+    }  # fmt: skip
     with storage.replacing(_note(path.parent, shard.file)) as aside:
         aside.write_text(json.dumps(note))
     return note

@@ -28,7 +28,6 @@ __all__ = [
     "flatten_layers",
     "graph_nodes",
     "output_operation",
-    "ragged_row",
     "silence_retracing_warning",
     "strategy_of",
     "unreadable_model_reason",
@@ -171,12 +170,6 @@ UNEXPECTED_COUNT = "was expected to contain"
 def file_error_reason(error: Any) -> str:
     """Returns the operating system's reason from a `tf.errors.OpError`, which follows the path."""
     return error.message.splitlines()[0].rpartition("; ")[2]
-
-
-def ragged_row(error: Exception) -> tuple[int, int, int] | None:
-    """Returns (cells expected, line, cells found) if pandas failed on a row of another length."""
-    match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def unreadable_model_reason(error: Exception) -> str:

@@ -1,15 +1,18 @@
-"""Files written atomically, and the cache of parsed data sets."""
+"""Files written atomically, regular files opened, and the cache of parsed data sets."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import platformdirs
@@ -21,6 +24,7 @@ __all__ = [
     "cache_folder",
     "load_entry",
     "make_folder",
+    "open_file",
     "replacing",
     "replacing_folder",
     "save_entry",
@@ -29,6 +33,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial."
+_DIGEST = "sha256"  # the file of an entry that tells whether the others are whole
 _DAY = 24 * 60 * 60.0  # seconds
 
 
@@ -119,14 +124,39 @@ def cache_folder() -> Path:
     return Path(path) if path else platformdirs.user_cache_path("asl_fast", appauthor=False)
 
 
-def load_entry(key: str) -> Entry | None:
-    """Returns what was saved under `key`, or None if that is missing or damaged."""
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file to read: others, such as pipes and devices, might never end.
+
+    Raises:
+        OSError: It can't be opened, or is no regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+    waits_not = getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | waits_not))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "It is no regular file", str(path))
+    return file
+
+
+def load_entry(key: str, shape: Sequence[int], classes: int) -> Entry | None:
+    """Returns what was saved under `key`, or None if that is missing, damaged or something else.
+
+    Args:
+        key: As for `save_entry`.
+        shape: The shape that each image must have.
+        classes: What all labels must be below.
+    """
     folder = cache_folder() / key
     try:
+        if (folder / _DIGEST).read_text() != _digest(folder):
+            raise ValueError("its digest is another")
         facts = json.loads((folder / "facts.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
-        if images.ndim != 4 or labels.shape != images.shape[:1] or not isinstance(facts, dict):
+        fits = images.shape[1:] == tuple(shape) and labels.shape == images.shape[:1]
+        typed = (images.dtype, labels.dtype) == (np.uint8, np.int32)
+        if not (fits and typed and 0 <= labels.min() and labels.max() < classes):
             raise ValueError("its files don't belong together")
     except FileNotFoundError:
         return None
@@ -134,6 +164,15 @@ def load_entry(key: str) -> Entry | None:
         _log.warning("The cached data in %s is damaged and is made anew (%s).", folder, error)
         return None
     return Entry(images, labels, facts)
+
+
+def _digest(folder: Path) -> str:
+    """Returns the SHA-256 of an entry's files."""
+    digest = hashlib.sha256()
+    for name in ("facts.json", "images.npy", "labels.npy"):
+        with open_file(folder / name) as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def save_entry(key: str, images: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> Entry:
@@ -152,6 +191,7 @@ def save_entry(key: str, images: np.ndarray, labels: np.ndarray, facts: dict[str
             np.save(aside / "images.npy", images)
             np.save(aside / "labels.npy", labels)
             (aside / "facts.json").write_text(json.dumps(facts))
+            (aside / _DIGEST).write_text(_digest(aside))
             for part in aside.iterdir():
                 _sync(part)  # or a power cut could leave zeros of the right length
             shutil.rmtree(folder, ignore_errors=True)
@@ -162,4 +202,5 @@ def save_entry(key: str, images: np.ndarray, labels: np.ndarray, facts: dict[str
     except OSError as error:
         _log.warning("The parsed data can't be cached in %s: %s.", folder.parent, error.strerror)
         return Entry(images, labels, facts)
-    return load_entry(key) or Entry(images, labels, facts)
+    found = load_entry(key, images.shape[1:], 1 + int(labels.max()))
+    return found or Entry(images, labels, facts)
