@@ -53,7 +53,6 @@ def convert_all(
             one,
             Path(folder) / name,
             progress=lambda rows, _: progress(rows, total),
-            keep=len(sets) > 1,
             **options,
         )
         for name, one in sets.items()
@@ -70,12 +69,11 @@ def convert(
     shard_rows: int = SHARD_ROWS,
     workers: int | None = None,
     progress: Callable[[int, int | None], object] = lambda rows, total: None,
-    keep: bool = False,
 ) -> Records:
     """Converts a set of images to a folder of records, for `asl_fast.fit` to stream.
 
     A conversion that was stopped resumes at the shards that are missing if it is called again with
-    the same arguments.
+    the same arguments; one that was completed is left as it is.
 
     Args:
         source: A path with a single set in one of `dataset.FORMATS`, such as a CSV file, which is
@@ -90,8 +88,6 @@ def convert(
         workers: Processes, at least 1; one for each core by default.
         progress: Called with the number of images converted since its last call, and the number
             of all, or None if it is unknown.
-        keep: Whether a folder that holds the same conversion, complete, is left as it is; an error
-            otherwise.
 
     Returns:
         The records, as `Records.open` returns them.
@@ -114,7 +110,8 @@ def convert(
     compression = "GZIP" if compress else ""
     storage.make_folder(folder)
     with _locked(folder):
-        if keep and _index(folder).get("source") == json.loads(json.dumps(settings)):
+        if _index(folder).get("source") == json.loads(json.dumps(settings)):
+            _clear(folder)  # it may have been killed before it did
             return Records.open(folder)
         _begin(folder, settings)
         notes = _convert_all(
@@ -129,11 +126,7 @@ def convert(
         records.write_index(
             folder, source.shape, labels, source.classes, compression, shards, settings
         )
-        for shard in shards:
-            _note(folder, shard.file).unlink()
-        for left in folder.glob(".*.partial*"):  # by processes that were killed
-            left.unlink()
-        (folder / _SETTINGS).unlink()
+        _clear(folder)
     return Records.open(folder)
 
 
@@ -160,6 +153,13 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         (folder / ".lock").unlink(missing_ok=True)
         lock.release()
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a conversion needs only to be resumed, and what killed processes have left."""
+    for pattern in (".part-*.json", ".*.partial*", _SETTINGS):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
@@ -257,7 +257,8 @@ def _finished(folder: Path, number: int) -> dict[str, Any] | None:
         brightest = int(note["brightest"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if shard.file != _file(number) or not (folder / shard.file).is_file():
+    path = folder / _file(number)
+    if shard.file != path.name or not path.is_file() or records.sha256(path) != shard.sha256:
         return None
     return {**shard._asdict(), "labels": labels, "brightest": brightest}
 

@@ -412,9 +412,7 @@ def _columns(header: bytes, name: str) -> list[str]:
     if "label" not in there:
         for separator, called in ((";", "semicolons"), ("\t", "tabs")):
             if separator in text and "label" in text:
-                raise InputError(
-                    f"{name} separates its cells by {called}. Save it with commas."
-                )
+                raise InputError(f"{name} separates its cells by {called}. Save it with commas.")
         raise InputError(
             f"{name} has no `label` column. Its header begins: {', '.join(columns[:4])}."
         )

@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -47,6 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The block raised an `OSError`, or the file can't be replaced.
     """
+    _clear_leftovers(path)
     # The suffix stays last, as Keras and matplotlib choose the format by it.
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
@@ -69,8 +72,10 @@ def _sync(path: Path) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yields a new folder to fill, which replaces `path` if the block succeeds.
 
-    An existing folder is missing for a moment, as no system replaces one in a single call.
+    An existing folder is missing for a moment, as no system replaces one in a single call. If the
+    process is killed in this moment, the next call puts it back.
     """
+    _clear_leftovers(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     before = path.with_name(f".{path.name}.{os.getpid()}.before")
     try:
@@ -83,8 +88,43 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             path.rename(before)
         aside.rename(path)
     finally:
-        for folder in (aside, before):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        _remove_or_restore(before, path)
+
+
+def _remove_or_restore(before: Path, path: Path) -> None:
+    """Removes the folder that another one has replaced, or puts it back if none has."""
+    if before.is_dir() and not path.exists():
+        before.rename(path)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Removes what killed processes have left of their attempts to replace a file or folder."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}*"):
+        match = re.fullmatch(r"\.(.+)\.(\d+)\.(partial|before)(\.\w+)?", left.name)
+        if match is None or match[1] not in (path.name, path.stem) or _runs(int(match[2])):
+            continue
+        with contextlib.suppress(OSError):
+            if match[3] == "before":
+                _remove_or_restore(left, path)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Returns whether another process of this number runs."""
+    if process == os.getpid() or os.name != "posix":
+        return process != os.getpid()
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def make_folder(path: Path) -> Path:
@@ -132,7 +172,9 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """
     # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
     waits_not = getattr(os, "O_NONBLOCK", 0)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | waits_not))
+    file = open(  # noqa: SIM115
+        path, "rb", opener=lambda name, flags: os.open(name, flags | waits_not)
+    )
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "It is no regular file", str(path))
@@ -156,7 +198,7 @@ def load_entry(key: str, shape: Sequence[int], classes: int) -> Entry | None:
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
         fits = images.shape[1:] == tuple(shape) and labels.shape == images.shape[:1]
         typed = (images.dtype, labels.dtype) == (np.uint8, np.int32)
-        if not (fits and typed and 0 <= labels.min() and labels.max() < classes):
+        if not (fits and typed and labels.min() >= 0 and labels.max() < classes):
             raise ValueError("its files don't belong together")
     except FileNotFoundError:
         return None

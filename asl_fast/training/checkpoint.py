@@ -174,18 +174,12 @@ class Checkpoints:
             except Exception as error:  # reading archives and headers raises many kinds
                 _log.warning("%s is not a checkpoint of this package (%s).", path, error)
                 continue
-            self._check(saved.facts.pop("identity"))
+            self.check(saved.facts.pop("identity"))
             return saved
         return None
 
-    def clear(self) -> None:
-        """Removes the folder of a training that has finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _paths(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
-
-    def _check(self, identity: Mapping[str, Any]) -> None:
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raises an `InputError` if this is another training's identity; names the difference."""
         for name in self._identity | identity:  # in the given order
             before, now = identity.get(name), self._identity.get(name)
             if before != now:
@@ -193,6 +187,13 @@ class Checkpoints:
                     f"The training in {self.folder} was begun with another {name}: {before}, and "
                     f"now it is {now}. Restore the former, or choose another folder."
                 )
+
+    def clear(self) -> None:
+        """Removes the folder of a training that has finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
 
 class Checkpointing(keras.callbacks.Callback):

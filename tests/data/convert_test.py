@@ -165,8 +165,73 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path):
     after = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/*.tfrecord")}
     assert sum(after[name] == changed for name, changed in before.items()) >= 4
     np.testing.assert_array_equal(read(records)[0], images)
+    # The same again, also where it was killed just after its index.
+    leftover = tmp_path / "data" / ".part-000003.tfrecord.json"
+    for _ in range(2):
+        assert convert(path, tmp_path / "data", shard_rows=10) == records
+        assert not leftover.exists()
+        leftover.write_text("{}")
     with pytest.raises(InputError, match="holds converted data already"):
-        convert(path, tmp_path / "data", shard_rows=10)
+        convert(path, tmp_path / "data", shard_rows=20)
+
+
+def test_a_shard_that_was_damaged_before_the_end_is_written_anew(tmp_path):
+    path = write_csv(tmp_path / "train.csv", *blobs(100))
+
+    def stop(rows, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(path, tmp_path / "data", shard_rows=50, workers=1, progress=stop)
+    shard = tmp_path / "data" / "part-000000.tfrecord"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    convert(path, tmp_path / "data", shard_rows=50, workers=1)
+    assert shard.read_bytes() == content
+
+
+TAKEN = {
+    "blank lines at the end": lambda lines: [*lines, *["\n"] * 100],
+    "blank lines within": lambda lines: [*lines[:30], " \n", *["\n"] * 50, *lines[30:]],
+    "black images": lambda lines: [
+        *lines[:11], *["3" + ",0" * 784 + "\n"] * 10, *["4" + ",1" * 784 + "\n"] * 10, *lines[31:]
+    ],
+    "fractions of 0": lambda lines: [*lines[:11], *["3" + ",1.0" * 784 + "\n"] * 10, *lines[21:]],
+}  # fmt: skip
+REFUSED = {
+    "a cell too many": lambda lines: [*lines[:50], "7," + lines[50], *lines[51:]],
+    "too many cells in each row": lambda lines: [lines[0], *(f"7,{line}" for line in lines[1:])],
+    "a cell too few": lambda lines: [*lines[:99], lines[99].partition(",")[2]],
+    "all scaled": lambda lines: [lines[0], *["9" + ",1" * 784 + "\n"] * 60],
+    "some scaled": lambda lines: [*lines[:45], "9" + ",0.5" * 784 + "\n"],
+    "empty cells": lambda lines: [*lines[:45], "9" + "," * 784 + "\n"],
+    "semicolons": lambda lines: [line.replace(",", ";") for line in lines],
+    "a column twice": lambda lines: [lines[0].replace("pixel7,", "pixel8,"), *lines[1:]],
+    "a NUL": lambda lines: [*lines[:45], "9\0" + ",1" * 784 + "\n"],
+    "a quotation mark": lambda lines: [*lines[:45], '"9' + ",1" * 784 + "\n", *lines[45:]],
+}
+
+
+@pytest.mark.parametrize("change", [*TAKEN.values(), *REFUSED.values()], ids=[*TAKEN, *REFUSED])
+def test_a_conversion_takes_the_tables_that_a_training_takes(tmp_path, change):
+    path = write_csv(tmp_path / "train.csv", *blobs(100))
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    results = []
+    for use in (
+        load_csv,
+        lambda path: read(convert(path, tmp_path / "data", shard_rows=10, workers=1)),
+    ):
+        try:
+            results.append(use(path))
+        except InputError as error:
+            results.append(str(error))
+    if isinstance(results[0], str):
+        assert change in REFUSED.values()
+        assert results[0].partition(", row")[0] in results[1]
+    else:
+        assert change in TAKEN.values()
+        for expected, converted in zip(*results, strict=True):
+            np.testing.assert_array_equal(expected, converted)
 
 
 def test_both_tables_of_a_folder_are_converted_and_resumed(folder, tmp_path):
