@@ -5,6 +5,8 @@ import io
 import json
 import lzma
 import marshal
+import os
+import re
 import resource
 import struct
 import subprocess
@@ -26,7 +28,7 @@ from asl_fast.data import dataset
 from asl_fast.data.convert import convert
 from asl_fast.data.records import damage_in_words, write_index, write_shard
 from asl_fast.images import decode
-from asl_fast.models import saving
+from asl_fast.models import limits, saving
 from asl_fast.system import storage
 from asl_fast.training import run, run_folder
 from asl_fast.training.checkpoint import Checkpointing
@@ -397,6 +399,148 @@ def test_a_model_that_expands_without_end_is_refused(tmp_path):
     zipped(path, 1)
     with pytest.raises(InputError, match="expands to .* more than 100 times its size"):
         saving.load_model(path)
+
+
+Layer = keras.layers
+
+
+def altered(path, change, *, wrong=None):
+    """Saves a small model whose configuration a function changes, with the weights of the small."""
+    model = keras.Sequential([keras.Input((28, 28, 1)), Layer.Flatten(), Layer.Dense(2, "softmax")])
+    model.save(path.with_name("small.keras"))
+    with (
+        zipfile.ZipFile(path.with_name("small.keras")) as small,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in small.namelist():
+            content = small.read(name)
+            if name == "config.json":
+                content = change(json.loads(content))
+            archive.writestr(name, content if isinstance(content, bytes) else json.dumps(content))
+
+
+def wide(config):
+    config["config"]["layers"][-1]["config"]["units"] = 2_000_000
+    return config
+
+
+def doubling(config):
+    """Models within models, each of which calls the one within twice."""
+    inner = keras.Sequential([keras.Input((4,)), Layer.Dense(4)])
+    for _ in range(4):
+        inputs = keras.Input((4,))
+        inner = keras.Model(inputs, inner(inner(inputs)))
+    text = keras.saving.serialize_keras_object(inner)
+    for _ in range(8):
+        layers = text["config"]["layers"]
+        text = json.loads(json.dumps(text))
+        text["config"]["layers"][1] = {**text["config"]["layers"][1], "config": {"layers": layers}}
+    return text
+
+
+def compressed(path, times):
+    import h5py
+
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.create_dataset("x", (times << 20,), "u1", compression="gzip", fillvalue=0)[:] = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", content.getvalue())
+        archive.writestr("config.json", "{}")
+
+
+def elsewhere(path):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+
+
+def with_flag(path, bits):
+    altered(path, lambda config: config)
+    content = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            content[at + place : at + place + 4] = bits
+    path.write_bytes(content)
+
+
+HOSTILE_MODELS = {
+    "wide": (lambda path: altered(path, wide), "weights of 6,272,000,000 bytes, which it does not"),
+    "doubling": (lambda path: altered(path, doubling), "layers and parts of them"),
+    "many": (
+        lambda path: altered(
+            path, lambda config: [{"class_name": os.urandom(8).hex()} for _ in range(40_000)]
+        ),
+        "it describes 40,000 layers and parts of them",
+    ),
+    "nested": (lambda path: altered(path, lambda config: b"[" * 90_000), "recursion depth"),
+    "compressed": (lambda path: compressed(path, 200), "more than 100 times its size"),
+    "elsewhere": (elsewhere, "its weights lie in other files"),
+    "encrypted": (lambda path: with_flag(path, b"\1\0\0\0"), "encrypted"),
+    "odd": (lambda path: with_flag(path, b"\0\0\x63\0"), "compression"),
+    "large": (
+        lambda path: keras.Sequential(
+            [keras.Input((28, 28, 1)), Layer.UpSampling2D(2000), Layer.GlobalMaxPooling2D()]
+        ).save(path),
+        "its layer up_sampling2d[_0-9]* makes 11,962 MiB of one image",
+    ),
+    "nested and large": (
+        lambda path: keras.Sequential(
+            [
+                keras.Input((28, 28, 1)),
+                keras.Sequential([keras.Input((28, 28, 1)), Layer.ZeroPadding2D(20_000)]),
+                Layer.GlobalMaxPooling2D(),
+            ]
+        ).save(path),
+        "MiB of one image",
+    ),
+}
+
+
+def test_memory_does_not_grow_with_what_a_model_describes(tmp_path):
+    endings = {name: "h5" if name == "elsewhere" else "keras" for name in HOSTILE_MODELS}
+    for name, (write, _) in HOSTILE_MODELS.items():
+        write(tmp_path / f"{name}.{endings[name]}")
+    (tmp_path / "small.keras").unlink()
+    lines, grown = peak_of(
+        """
+from pathlib import Path
+from asl_fast.models import saving
+begin()
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        saving.load_model(path)
+    except saving.InputError as error:
+        print(error)
+""",
+        tmp_path,
+    )
+    names = sorted(HOSTILE_MODELS, key=lambda name: f"{name}.{endings[name]}")
+    for name, line in zip(names, lines, strict=True):
+        assert re.search(HOSTILE_MODELS[name][1], line), line
+    assert grown < 150
+
+
+ODD_FACTS = ["[" * 90_000, "[]", '{"letters": "ABC"}', '{"letters": ["A"], "pixels": 3}', "\xff"]
+
+
+@pytest.mark.parametrize("facts", ODD_FACTS, ids=lambda facts: facts[:9])
+def test_odd_letters_are_told(tmp_path, facts):
+    path = tmp_path / "model.keras"
+    altered(path, lambda config: config)
+    assert saving.read_letters(path) is None
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("asl_fast.json", facts.encode("latin-1"))
+    with pytest.raises(InputError, match="letters in .* are damaged"):
+        saving.read_letters(path)
+
+
+def test_large_activations_make_small_batches():
+    sides = [keras.Input((32, 32, 1)), Layer.UpSampling2D(64), Layer.GlobalMaxPooling2D()]
+    assert limits.batch_size(keras.Sequential(sides), 256) == 64
+    assert limits.batch_size(keras.Sequential([sides[0], sides[2]]), 256) == 256
 
 
 # Checkpoints, settings, cache

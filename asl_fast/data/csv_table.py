@@ -117,7 +117,7 @@ class CsvTable(DataSource):
             entry = storage.save_entry(key, parsed.images, parsed.labels, facts)
         return entry
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> io.BufferedReader:
         try:
             return storage.open_file(self._path)
         except IsADirectoryError:

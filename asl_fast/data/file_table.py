@@ -99,13 +99,12 @@ class FileTable(DataSource):
             yield partial(_read_files, files, labels[part], self.shape[:2], self._color_mode)
 
 
-def _rows(text: IO[bytes], name: str, most: int) -> list[tuple[str | None, str | None]]:
+def _rows(text: IO[bytes], name: str, most: int) -> list[tuple[str | None, ...]]:
     """Returns file name and class of each row, None for an empty cell."""
     table = (line.decode() for line in csv_table.lines(text, name))
     try:
-        table = itertools.chain([next(table).removeprefix("\ufeff")], table)
         reader = csv.reader(table, strict=True)
-        header = [column.strip() for column in next(reader)]
+        header = [column.strip(" \ufeff") for column in next(reader)]
         places = [header.index(column) for column in _COLUMNS]
         rows = [
             tuple(row[place] or None if place < len(row) else None for place in places)

@@ -7,8 +7,10 @@ library.
 """
 
 import contextlib
+import math
 import pkgutil
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +71,7 @@ PRIVATE_NAMES = (
     KERAS_APPLICATIONS,
     "keras:Model._flatten_layers",
     "keras:Model._symbolic_build",
+    "keras:Variable._initialize_with_initializer",  # also overridden
     "keras:optimizers.Muon._should_use_adamw",  # overridden by `KernelMuon`
     "tensorflow:data.Dataset._inputs",  # also overridden by the generator's iterators
 )
@@ -111,6 +114,34 @@ def graph_nodes(functional: Any) -> list[tuple[Any, list[Any], list[Any]]]:
         for depth in sorted(functional._nodes_by_depth, reverse=True)
         for node in functional._nodes_by_depth[depth]
     ]
+
+
+@contextlib.contextmanager
+def variables_limited(most: int) -> Iterator[None]:
+    """Refuses to initialize variables, within the block and its thread, of more bytes in all."""
+    import keras
+    import tensorflow as tf
+
+    make, thread = keras.Variable._initialize_with_initializer, threading.get_ident()
+    taken = 0
+
+    def limited(variable: Any, initializer: Any) -> None:
+        nonlocal taken
+        if threading.get_ident() == thread:
+            taken += math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+            check()
+        make(variable, initializer)
+
+    def check() -> None:
+        if taken > most:
+            raise ValueError(f"it describes weights of {taken:,} bytes, which it does not hold")
+
+    keras.Variable._initialize_with_initializer = limited
+    try:
+        yield
+    finally:
+        keras.Variable._initialize_with_initializer = make
+    check()  # as Keras passes over some errors
 
 
 def compile_metrics(model: Any) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
@@ -164,7 +165,7 @@ def cache_folder() -> Path:
     return Path(path) if path else platformdirs.user_cache_path("asl_fast", appauthor=False)
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Opens a regular file to read: others, such as pipes and devices, might never end.
 
     Raises:
