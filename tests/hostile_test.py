@@ -8,6 +8,7 @@ import marshal
 import os
 import re
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -22,12 +23,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from asl_fast import Checkpoints, InputError, Records
+from asl_fast import Checkpoints, ImageDataGenerator, InputError, Records
 from asl_fast.data import csv_table as table
 from asl_fast.data import dataset
 from asl_fast.data.convert import convert
 from asl_fast.data.records import damage_in_words, write_index, write_shard
-from asl_fast.images import decode
+from asl_fast.images import decode, photograph
 from asl_fast.models import limits, saving
 from asl_fast.system import storage
 from asl_fast.training import run, run_folder
@@ -214,7 +215,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import tensorflow as tf
 from PIL import Image
-from asl_fast.images import decode
+from asl_fast.images import decode, photograph
 load = tf.function(lambda path: decode.load_image(path, target_size=(8, 8)))
 small = Path(sys.argv[1]) / "small.webp"
 Image.new("RGB", (8, 8)).save(small)
@@ -246,6 +247,100 @@ def test_postscript_is_not_run(tmp_path):
     assert "PostScript" in decode.sniff(path)
     with pytest.raises(ValueError, match="PostScript"):
         decode.load_image(tf.constant(str(path)), target_size=(8, 8))
+
+
+# Pipes, which nobody writes to, and links
+
+
+@pytest.fixture
+def pipe(tmp_path, monkeypatch):
+    """A named pipe; what waits for it fails after a minute."""
+    monkeypatch.setattr(photograph, "_PATIENCE", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(60)
+    yield tmp_path / "pipe"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def classes(folder):
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / name / "1.png")
+    return folder
+
+
+def flow(folder, **options):
+    return ImageDataGenerator().flow_from_directory(folder, (8, 8), **options)
+
+
+def test_nothing_waits_for_a_pipe(pipe, tmp_path, folder):
+    def made(path):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        os.mkfifo(path)
+        return path
+
+    def refused(use, *arguments, said, **options):
+        with pytest.raises(InputError, match=said):
+            use(*arguments, **options)
+
+    for path in (pipe, made(tmp_path / "x.csv"), made(tmp_path / "x.npz")):
+        refused(dataset.find, path, said="neither a file nor a folder")
+        refused(dataset.load_csv, path, said="no regular file")
+        refused(photograph.read, path, said="nobody wrote to")
+    refused(saving.load_model, made(tmp_path / "x.keras"), said="There is no model")
+    images = classes(tmp_path / "images")
+    made(images / "a" / "2.png")
+    refused(flow, images, said="2.png cannot be opened: It is no regular file")
+    with pytest.warns(UserWarning, match="1 of 3 image files can't be read"):
+        assert flow(images, on_error="skip").samples == 2
+    refused(convert, images, tmp_path / "r", workers=1, said="2.png can't be read: .*no regular")
+    (tmp_path / "list.csv").write_text("filename,class\nimages/a/2.png,a\n")
+    listed = tmp_path / "list.csv"
+    refused(convert, listed, tmp_path / "r", workers=1, said="2.png can't be read: .*no regular")
+    refused(Records.open, made(tmp_path / "s" / "index.json").parent, said="index.json is damaged")
+    data, run_out = dataset.load(folder), tmp_path / "run"
+    made(run_out / "checkpoints" / "settings.json")
+    refused(
+        run.train, data, run_out, resume=True, recipe="course", said="settings.json can't be read"
+    )
+    made(run_out / "metrics.json")
+    refused(run.train, data, run_out, recipe="course", said="metrics.json can't be read")
+    made(tmp_path / "c" / "00000001.checkpoint")
+    assert Checkpoints(tmp_path / "c").load() is None
+    made(tmp_path / "train" / "index.json")
+    refused(dataset.find, tmp_path / "train", said="holds no data set")
+
+
+def test_what_comes_through_a_pipe_is_bounded(pipe, monkeypatch):
+    monkeypatch.setattr(photograph, "MOST_BYTES", 1000)
+    writer = subprocess.Popen(["sh", "-c", f"cat /dev/zero > {pipe}"])
+    with pytest.raises(InputError, match="pipe has more than 0 MB"):
+        photograph.read(pipe, name="pipe")
+    assert writer.wait() != 0
+
+
+@pytest.mark.parametrize("use", [flow, dataset.find], ids=["flow_from_directory", "convert"])
+def test_links_make_no_class_of_everybody(tmp_path, use):
+    images = classes(tmp_path / "images")
+    for target, said in ((".", "holds it"), ("..", "holds it"), ("a", "are the same folder")):
+        (images / "c").symlink_to(target)
+        with pytest.raises(InputError, match=f"images/c.* {said}"):
+            use(images)
+        (images / "c").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "3.png")
+    (images / "c").symlink_to("../elsewhere")
+    use(images)
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    images = classes(tmp_path / "images")
+    (images / "a" / "again").symlink_to("../..")
+    (images / "a" / "there").symlink_to("../b")
+    assert flow(images).samples == 2
+    assert flow(images, follow_links=True).samples == 3
 
 
 # Records

@@ -50,7 +50,9 @@ def predict(
     with console.status("Loading the model"):
         classifier = Classifier.load(model, letters, pixels)
     files: list[str | bytes] = [
-        sys.stdin.buffer.read() if source == photograph.STANDARD_INPUT else source
+        sys.stdin.buffer.read(photograph.MOST_BYTES + 1)
+        if source == photograph.STANDARD_INPUT
+        else source
         for source in sources
     ]
     results = track(

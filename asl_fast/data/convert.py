@@ -169,8 +169,8 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / _SETTINGS
     if path.exists():
         try:
-            before = json.loads(path.read_text())
-        except (ValueError, RecursionError):
+            before = json.loads(storage.read_text(path))
+        except (OSError, ValueError, RecursionError):
             before = None
         if before != json.loads(json.dumps(settings)):
             raise InputError(
@@ -184,7 +184,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 
 def _index(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / records.INDEX).read_text()))
+        return dict(json.loads(storage.read_text(folder / records.INDEX)))
     except (OSError, ValueError, RecursionError):
         return {}
 
@@ -251,7 +251,7 @@ def _note(folder: Path, file: str) -> Path:
 def _finished(folder: Path, number: int) -> dict[str, Any] | None:
     """Returns the note about a shard that a stopped conversion has written, or None."""
     try:
-        note = json.loads(_note(folder, _file(number)).read_text())
+        note = json.loads(storage.read_text(_note(folder, _file(number))))
         shard = Shard(note["file"], int(note["rows"]), str(note["sha256"]))
         labels = [int(label) for label in note["labels"]]
         brightest = int(note["brightest"])

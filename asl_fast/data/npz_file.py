@@ -64,7 +64,7 @@ class NpzFile(DataSource):
             files = list(path.iterdir())
             if any(file.is_dir() or ".csv" in file.name for file in files):
                 return {}
-            archives = [file for file in files if file.suffix.lower() == ".npz"]
+            archives = [file for file in files if file.suffix.lower() == ".npz" and file.is_file()]
             if len(archives) != 1:
                 return {}
             (path,) = archives

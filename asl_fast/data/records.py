@@ -495,7 +495,7 @@ def write_index(
 def _parsed(folder: Path) -> Records:
     path = folder / INDEX
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(storage.read_text(path))
         if content["format"] != _FORMAT:
             raise InputError(f"{path} has the format {content['format']!r}, not {_FORMAT}.")
         height, width, channels = (int(side) for side in content["shape"])

@@ -28,6 +28,7 @@ __all__ = [
     "load_entry",
     "make_folder",
     "open_file",
+    "read_text",
     "replacing",
     "replacing_folder",
     "save_entry",
@@ -182,6 +183,17 @@ def open_file(path: str | os.PathLike[str]) -> io.BufferedReader:
     return file
 
 
+def read_text(path: Path) -> str:
+    """Returns the text in a regular file, in UTF-8.
+
+    Raises:
+        OSError: As for `open_file`.
+        UnicodeDecodeError: It is no such text.
+    """
+    with open_file(path) as file:
+        return file.read().decode()
+
+
 def load_entry(key: str, shape: Sequence[int], classes: int) -> Entry | None:
     """Returns what was saved under `key`, or None if that is missing, damaged or something else.
 
@@ -192,9 +204,9 @@ def load_entry(key: str, shape: Sequence[int], classes: int) -> Entry | None:
     """
     folder = cache_folder() / key
     try:
-        if (folder / _DIGEST).read_text() != _digest(folder):
+        if read_text(folder / _DIGEST) != _digest(folder):
             raise ValueError("its digest is another")
-        facts = json.loads((folder / "facts.json").read_text())
+        facts = json.loads(read_text(folder / "facts.json"))
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
         fits = images.shape[1:] == tuple(shape) and labels.shape == images.shape[:1]

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from asl_fast.system.errors import InputError
-from asl_fast.system.storage import make_folder, replacing
+from asl_fast.system.storage import make_folder, open_file, replacing
 
 __all__ = ["Checkpointing", "Checkpoints"]
 
@@ -161,7 +161,8 @@ class Checkpoints:
         """
         for path in reversed(self._paths()):
             try:
-                content = path.read_bytes()
+                with open_file(path) as file:
+                    content = file.read()
             except OSError as error:
                 _log.warning("%s can't be read (%s).", path, error.strerror)
                 continue

@@ -143,7 +143,7 @@ def _measured() -> float | None:
     """Returns the gain that was measured on this machine earlier, or None."""
     try:
         path = storage.cache_folder() / "precision.json"
-        text, _, digest = path.read_text().rpartition("\n")
+        text, _, digest = storage.read_text(path).rpartition("\n")
         if digest != _digest(text):
             return None
         cached = json.loads(text)

@@ -12,7 +12,7 @@ from typing import Any
 from asl_fast.data.dataset import BUILT_IN
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
-from asl_fast.system.storage import make_folder, replacing
+from asl_fast.system.storage import make_folder, read_text, replacing
 from asl_fast.training.checkpoint import Checkpoints
 
 __all__ = [
@@ -89,7 +89,7 @@ def stopped(out: Path) -> dict[str, Any] | None:
         InputError: They can't be read.
     """
     try:
-        return _checked(json.loads(_settings(out).read_text()), _settings(out))
+        return _checked(json.loads(read_text(_settings(out))), _settings(out))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -104,7 +104,7 @@ def finished(out: Path) -> dict[str, Any] | None:
     """
     path = out / "metrics.json"
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(read_text(path))
         _checked(metrics["settings"], path)
     except FileNotFoundError:
         return None
