@@ -117,7 +117,7 @@ def build(classifier: Classifier) -> Any:
 
 
 def heading(letters: Sequence[str]) -> str:
-    """Returns the page's heading in HTML: in Markdown a letter might be a picture from elsewhere."""
+    """Returns the page's heading; in Markdown a letter might be a picture from elsewhere."""
     shown = html.escape(printable(" ".join(letters))[:_LETTERS])
     return f"<h1>asl-fast</h1><p>Classifies the letter that a hand signs: {shown}.</p>"
 

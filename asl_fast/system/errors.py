@@ -13,7 +13,7 @@ class InputError(ValueError):
     message is cut in its middle.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         if len(message) > _BEGIN + _END:
             message = f"{message[:_BEGIN]} … {message[-_END:]}"
         super().__init__(printable(message))
