@@ -6,7 +6,6 @@ import errno
 import html
 import logging
 import os
-import signal
 import socket
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from asl_fast.inference.classifier import Classifier
 from asl_fast.inference.demo_door import Door, hold_tracebacks
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError, printable
+from asl_fast.system.signals import handled
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.random_augment import RandomAugment
@@ -87,10 +87,9 @@ def serve(
             css=".pixels img { image-rendering: pixelated; }",
         )
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        ready(page.local_url)
-        stop.wait()
+        with handled(lambda *_: stop.set()):
+            ready(page.local_url)
+            stop.wait()
         # Otherwise it would wait for open pages to close, and log errors about them.
         page.server.force_exit = True
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -8,7 +8,6 @@ import logging
 import math
 import shutil
 import signal
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.signals import handled
 from asl_fast.system.storage import make_folder, open_file, replacing
 
 __all__ = ["Checkpointing", "Checkpoints"]
@@ -330,21 +330,19 @@ class Checkpointing(keras.callbacks.Callback):
     def __enter__(self) -> Self:
         """Makes SIGINT and SIGTERM stop the training after a checkpoint, a second one at once.
 
-        Only the main thread receives signals; in others this does nothing.
+        See `signals.handled` for where this does nothing.
         """
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._stop)
+        self._handled = handled(self._stop)
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handled.__exit__(None, None, None)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopped_by = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _save_or_stop(self, due: bool = False, saved: bool = False) -> None:

@@ -121,7 +121,7 @@ def test_a_visit(browser, served, port, tmp_path):
         assert visited.is_as_wide_as_the_window()
         process, log = served
         os.kill(process.pid, signal.SIGINT)
-        process.join(timeout=60)
+        process.join()
     assert process.exitcode == 0
     assert log.read_text() == f"Open {address} – Ctrl-C stops it.\n"
 
@@ -129,7 +129,7 @@ def test_a_visit(browser, served, port, tmp_path):
 def ask(port, method, path, body=None, **headers):
     """Sends a request; returns the status and the text of the answer."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as server:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as server:
         server.request(method, path, body, {"Host": f"127.0.0.1:{port}", **named})
         answer = server.getresponse()
         return answer.status, answer.read().decode()
@@ -149,7 +149,7 @@ def call(port, number, *data):
 
 
 def test_the_door(served, port, tmp_path):
-    _, log = served
+    process, log = served
     picture = Image.fromarray(blobs(1)[0][0, ..., 0])
     picture.save(tmp_path / "hand.png")
     os.mkfifo(tmp_path / "pipe")
@@ -190,6 +190,9 @@ def test_the_door(served, port, tmp_path):
     assert "not uploaded" in told.pop()
     for data in ([], [7], [{"path": 7}], [{"path": "a\0b"}], [{"path": "\x1b[2J"}], [[]] * 9):
         assert "error" in call(port, classify, *data)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 0
     assert "Traceback" not in log.read_text()
     assert "\x1b" not in log.read_text()
 
