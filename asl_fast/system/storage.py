@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The block raised an `OSError`, or the file can't be replaced.
     """
-    _clear_leftovers(path)
+    _clear_leftovers(path, path.stem, path.suffix)
     # The suffix stays last, as Keras and matplotlib choose the format by it.
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
@@ -77,7 +77,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     An existing folder is missing for a moment, as no system replaces one in a single call. If the
     process is killed in this moment, the next call puts it back.
     """
-    _clear_leftovers(path)
+    _clear_leftovers(path, path.name, "")
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     before = path.with_name(f".{path.name}.{os.getpid()}.before")
     try:
@@ -101,14 +101,15 @@ def _remove_or_restore(before: Path, path: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _clear_leftovers(path: Path) -> None:
+def _clear_leftovers(path: Path, begin: str, end: str) -> None:
     """Removes what killed processes have left of their attempts to replace a file or folder."""
-    for left in path.parent.glob(f".{glob.escape(path.stem)}*"):
-        match = re.fullmatch(r"\.(.+)\.(\d+)\.(partial|before)(\.\w+)?", left.name)
-        if match is None or match[1] not in (path.name, path.stem) or _runs(int(match[2])):
+    name = re.compile(rf"\.{re.escape(begin)}\.(\d+)\.(partial|before){re.escape(end)}")
+    for left in path.parent.glob(f".{glob.escape(begin)}.*"):
+        match = name.fullmatch(left.name)
+        if match is None or _runs(int(match[1])):
             continue
         with contextlib.suppress(OSError):
-            if match[3] == "before":
+            if match[2] == "before":
                 _remove_or_restore(left, path)
             elif left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

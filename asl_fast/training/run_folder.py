@@ -90,7 +90,7 @@ def stopped(out: Path) -> dict[str, Any] | None:
     """
     try:
         return _checked(json.loads(read_text(_settings(out))), _settings(out))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(_settings(out), error) from None
@@ -106,7 +106,7 @@ def finished(out: Path) -> dict[str, Any] | None:
     try:
         metrics = json.loads(read_text(path))
         _checked(metrics["settings"], path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(path, error) from None

@@ -97,6 +97,18 @@ def test_what_a_killed_process_left_is_cleared(tmp_path, kind, kill_at):
     assert left == ({"model.x", "old"} if kind == "folder" else set())
 
 
+def test_a_file_and_a_folder_of_one_stem_are_replaced_at_once(tmp_path):
+    with (
+        storage.replacing(tmp_path / "model.x") as file,
+        storage.replacing_folder(tmp_path / "model") as folder,
+        storage.replacing(tmp_path / "model.y") as other,
+    ):
+        file.touch()
+        other.touch()
+        (folder / "part").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.x", "model.y"}
+
+
 def test_only_regular_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
