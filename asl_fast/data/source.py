@@ -139,4 +139,6 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
     """Returns the SHA-256 of a set in memory."""
-    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()
