@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asl_fast.system import quiet
+from asl_fast.system.errors import printable
 
 if TYPE_CHECKING:
     from asl_fast.data.dataset import Dataset
@@ -36,23 +37,23 @@ notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def say(text: str | Text, *, to: Console = output) -> None:
-    """Prints a line, unwrapped."""
-    to.print(text, soft_wrap=True)
+    """Prints a line, unwrapped; what a terminal would obey in it is escaped."""
+    to.print(printable(text) if isinstance(text, str) else text, soft_wrap=True)
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:
     """Prints a table of names and values."""
     table = Table(show_header=False)
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, printable(value))
     output.print(table)
 
 
 @contextlib.contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Shows a spinner; yields a function that changes its text."""
-    with notes.status(Text(doing)) as spinner:
-        yield lambda text: spinner.update(Text(text))
+    with notes.status(Text(printable(doing))) as spinner:
+        yield lambda text: spinner.update(Text(printable(text)))
 
 
 @contextlib.contextmanager

@@ -95,7 +95,8 @@ _Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Resume the run that was stopped in --out, with its options; without one, start it.",
+        help="Resume the run that was stopped in --out, with its options; without one, start it. "
+        "A finished one is left as it is.",
     ),
 ]
 _CheckpointSeconds = Annotated[

@@ -136,6 +136,8 @@ def find(path: Path) -> dict[str, DataSource]:
     """
     if str(path) != BUILT_IN and not path.exists():
         raise InputError(f"There is no file or folder {path}.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a file nor a folder, but a pipe or a device.")
     try:
         for form in FORMATS:
             if sets := form.find(path):

@@ -1,12 +1,13 @@
 """Tables of image files and their classes."""
 
 import copy
+import csv
 import hashlib
-import io
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,14 @@ import pandas as pd
 from asl_fast.data import csv_table
 from asl_fast.data.source import DataSource, Read, file_facts
 from asl_fast.images.file_types import CHANNELS
+from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 
 __all__ = ["FileTable"]
 
 _COLUMNS = ["filename", "class"]
+_HEADER = 4096  # bytes within which the header names them
+_FEWEST = 1 << 20  # rows that any file may expand to; a larger one as many as it has bytes
 
 
 class FileTable(DataSource):
@@ -65,19 +69,13 @@ class FileTable(DataSource):
         """Returns a CSV file with the two columns as a single set."""
         if not path.is_file():
             return {}
-        with path.open("rb") as stored, csv_table.opened(stored, str(path)) as file:
-            header = file.readline(1 << 15).decode("utf-8-sig", "replace")
-        if not set(_COLUMNS) <= {column.strip().strip('"') for column in header.split(",")}:
-            return {}
-        plain = io.BytesIO(csv_table.decompress(path.read_bytes(), str(path)))
-        try:
-            # A class may be named NA.
-            frame = pd.read_csv(
-                plain, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
-            )
-        except ValueError as error:  # pandas' errors, and those of the encoding
-            raise InputError(f"{path} can't be read as a list of files: {error}.") from None
-        return {"": cls(frame, str(path), path.parent, file_facts(path))}
+        name, most = str(path), csv_table.most_expanded(path)
+        with storage.open_file(path) as stored, csv_table.opened(stored, name, most) as text:
+            header = text.peek(_HEADER)[:_HEADER].partition(b"\n")[0].decode("utf-8-sig", "replace")
+            if not set(_COLUMNS) <= {column.strip().strip('"') for column in header.split(",")}:
+                return {}
+            rows = _rows(text, name, max(_FEWEST, path.stat().st_size))
+        return {"": cls(pd.DataFrame(rows, columns=_COLUMNS), name, path.parent, file_facts(path))}
 
     def _digest(self) -> str:
         frame = pd.DataFrame({"filename": self._files, "class": self._classes})
@@ -99,6 +97,24 @@ class FileTable(DataSource):
             part = order[first : first + rows]
             files = [self._files[row] for row in part]
             yield partial(_read_files, files, labels[part], self.shape[:2], self._color_mode)
+
+
+def _rows(text: IO[bytes], name: str, most: int) -> list[tuple[str | None, ...]]:
+    """Returns file name and class of each row, None for an empty cell."""
+    table = (line.decode() for line in csv_table.lines(text, name))
+    try:
+        reader = csv.reader(table, strict=True)
+        header = [column.strip(" \ufeff") for column in next(reader)]
+        places = [header.index(column) for column in _COLUMNS]
+        rows = [
+            tuple(row[place] or None if place < len(row) else None for place in places)
+            for row in itertools.islice(reader, most + 1)
+        ]
+    except (csv.Error, ValueError) as error:  # the latter for text that is not UTF-8
+        raise InputError(f"{name} can't be read as a list of files: {error}.") from None
+    if len(rows) > most:
+        raise InputError(f"{name} expands to more than {most:,} rows. Decompress it first.")
+    return rows
 
 
 def _read_files(

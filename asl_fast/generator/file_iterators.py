@@ -5,8 +5,9 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from asl_fast.data.class_folders import check_links
 from asl_fast.data.pipeline import Batch
 from asl_fast.generator.iterators import ERROR_PREFIX, Plan, chunks
 from asl_fast.generator.iterators import Iterator as BatchIterator
@@ -146,13 +148,19 @@ class _FileIterator(BatchIterator):
     def _readable(self, paths: list[str], on_error: str, look: bool) -> np.ndarray:
         mask = np.ones(len(paths), bool)
         if on_error == "skip":
-            numbered = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string)).enumerate()
-            decoded = numbered.map(
-                lambda number, path: (number, tf.reduce_any(self._load(path) >= 0)),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            ).ignore_errors()
+            regular = [number for number, path in enumerate(paths) if os.path.isfile(path)]
+            there = tf.constant([paths[number] for number in regular], tf.string)
+            decoded = (
+                tf.data.Dataset.from_tensor_slices(there)
+                .enumerate()
+                .map(
+                    lambda number, path: (number, tf.reduce_any(self._load(path) >= 0)),
+                    num_parallel_calls=tf.data.AUTOTUNE,
+                )
+                .ignore_errors()
+            )
             mask[:] = False
-            mask[[int(number) for number, _ in decoded.as_numpy_iterator()]] = True
+            mask[[regular[number] for number, _ in decoded.as_numpy_iterator()]] = True
             if not mask.all():
                 warnings.warn(
                     f"{int((~mask).sum())} of {len(paths)} image files can't be read and are "
@@ -354,6 +362,7 @@ class DirectoryIterator(_FileIterator):
                 f"`classes` names {missing[0]!r}, for which {directory} has no folder. It has: "
                 f"{', '.join(folders[:10]) or 'none'}"
             )
+        check_links(directory, classes)
         self.num_classes = len(classes)
         self.class_indices = {name: number for number, name in enumerate(classes)}
         with ThreadPool() as pool:
@@ -380,14 +389,24 @@ class DirectoryIterator(_FileIterator):
         """Returns a class's image files, also in folders below, as paths from `directory`."""
         files = [
             os.path.relpath(os.path.join(root, file), self.directory)
-            for root, _, files in sorted(
-                os.walk(os.path.join(self.directory, name), followlinks=follow_links)
-            )
+            for root, files in sorted(_walk(os.path.join(self.directory, name), follow_links))
             for file in sorted(files)
             if file.lower().endswith(self.white_list_formats)
         ]
         begin, end = self.split or (0, 1)
         return files[int(begin * len(files)) : int(end * len(files))]
+
+
+def _walk(folder: str, follow_links: bool) -> Generator[tuple[str, list[str]], None, None]:
+    """Yields the folders below one, with their files; links that lead back are not followed."""
+    for root, folders, files in os.walk(folder, followlinks=follow_links):
+        here = Path(os.path.realpath(root))
+        folders[:] = [
+            name
+            for name in folders
+            if not here.is_relative_to(os.path.realpath(os.path.join(root, name)))
+        ]
+        yield root, files
 
 
 class DataFrameIterator(_FileIterator):

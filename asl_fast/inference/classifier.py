@@ -14,7 +14,7 @@ from PIL import Image
 
 from asl_fast.data.pipeline import without_autotuning
 from asl_fast.images import photograph
-from asl_fast.models import network, pixel_range, saving
+from asl_fast.models import limits, network, pixel_range, saving
 from asl_fast.system.errors import InputError
 
 __all__ = ["Classifier", "Prediction"]
@@ -77,6 +77,7 @@ class Classifier:
         self._height, self._width, self._channels = inputs[1:]
         self._letters = tuple(letters)
         self._pixels = pixel_range.pixel_range(model, pixels, name)
+        self._batch = limits.batch_size(model, _BATCH)
 
     @classmethod
     def load(
@@ -144,8 +145,8 @@ class Classifier:
             for number, image in enumerate(images)
         ]
         predictions: list[Prediction] = []
-        for start in range(0, len(pixels), _BATCH):
-            predictions += self._classify(np.stack(pixels[start : start + _BATCH]))
+        for start in range(0, len(pixels), self._batch):
+            predictions += self._classify(np.stack(pixels[start : start + self._batch]))
         return predictions
 
     def predict_files(
@@ -180,7 +181,7 @@ class Classifier:
         batches = without_autotuning(
             tf.data.Dataset.range(len(files))
             .map(load_in_graph, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(_BATCH)
+            .batch(self._batch)
             .prefetch(2)
         )
         for pixels, errors, notes in batches.as_numpy_iterator():
@@ -197,7 +198,7 @@ class Classifier:
 
     def _classify(self, pixels: np.ndarray) -> list[Prediction]:
         # Padded, so that Keras traces a single shape.
-        padded = np.zeros((_BATCH, *pixels.shape[1:]), np.float32)
+        padded = np.zeros((self._batch, *pixels.shape[1:]), np.float32)
         padded[: len(pixels)] = pixel_range.scale(pixels.astype(np.float32), self._pixels)
         rows = self._model.predict_on_batch(padded)[: len(pixels)]
         network.check_probabilities(rows, self._name)

@@ -6,11 +6,10 @@ import errno
 import html
 import logging
 import os
-import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,19 +18,21 @@ import numpy as np
 
 from asl_fast.data import synthetic_hands as hands
 from asl_fast.inference.classifier import Classifier
+from asl_fast.inference.demo_door import Door, hold_tracebacks
 from asl_fast.models.recipe import DEFAULT, RECIPES
-from asl_fast.system.errors import InputError
+from asl_fast.system.errors import InputError, printable
+from asl_fast.system.signals import handled
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.transform import Control
 
-__all__ = ["build", "serve"]
+__all__ = ["build", "heading", "serve"]
 
 _UPLOAD_BYTES = 10 << 20
 _SIDE = 4  # images in each row and column of the grid of draws
 _SHOWN = 480  # pixels
-
+_LETTERS = 1000  # characters of all letters
 
 # The options that the page lets people set, each by its control.
 _CONTROLS: dict[str, Control] = {
@@ -63,6 +64,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="asl-fast-demo-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         page = build(classifier)
+        hold_tracebacks([gradio.queueing, gradio.routes])
+        door = {"host": host, "folder": uploads, "largest": _UPLOAD_BYTES}
         page.launch(
             server_name=host,
             server_port=port,
@@ -76,6 +79,7 @@ def serve(
             enable_monitoring=False,
             footer_links=[],
             max_file_size=_UPLOAD_BYTES,
+            app_kwargs={"middleware": [(Door, (), door)]},
             # System fonts, since Gradio's would be fetched from the network.
             theme=gradio.themes.Base(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -83,10 +87,9 @@ def serve(
             css=".pixels img { image-rendering: pixelated; }",
         )
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        ready(page.local_url)
-        stop.wait()
+        with handled(lambda *_: stop.set()):
+            ready(page.local_url)
+            stop.wait()
         # Otherwise it would wait for open pages to close, and log errors about them.
         page.server.force_exit = True
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -103,14 +106,19 @@ def build(classifier: Classifier) -> Any:
         InputError: Gradio is not installed.
     """
     gr = _import_gradio()
-    letters = " ".join(classifier.letters)
     with gr.Blocks(title="asl-fast", analytics_enabled=False) as page:
-        gr.Markdown(f"# asl-fast\nClassifies the letter that a hand signs: {letters}.")
+        gr.HTML(heading(classifier.letters))
         with gr.Tab("Classify a letter"), gr.Row():
             _build_classification(gr, classifier)
         with gr.Tab("Augmentation"), gr.Row():
             _build_augmentation(gr, page, classifier)
     return page
+
+
+def heading(letters: Sequence[str]) -> str:
+    """Returns the page's heading; in Markdown a letter might be a picture from elsewhere."""
+    shown = html.escape(printable(" ".join(letters))[:_LETTERS])
+    return f"<h1>asl-fast</h1><p>Classifies the letter that a hand signs: {shown}.</p>"
 
 
 # Of events: the page's own, and no progress bar over the pictures.
@@ -180,8 +188,19 @@ def _picture_input(gr: ModuleType, height: int) -> Any:
         height=height,
     )
     # The uploaded file as it is: the classifier decodes it, with clearer errors.
-    picture.preprocess = lambda payload: payload and payload.path
+    picture.preprocess = lambda payload: _uploaded(gr, payload and payload.path)
     return picture
+
+
+def _uploaded(gr: ModuleType, path: str | None) -> str | None:
+    """Returns the path of an uploaded picture; whoever reaches the port may send any other."""
+    if path is None:
+        return None
+    place = os.path.realpath(path)
+    folder = os.path.realpath(gr.utils.get_upload_folder())
+    if not Path(place).is_relative_to(folder) or not os.path.isfile(place):
+        raise gr.Error("This picture was not uploaded, or is gone.", print_exception=False)
+    return place
 
 
 def _picture_output(gr: ModuleType, label: str, *, show_label: bool = True) -> Any:

@@ -17,7 +17,7 @@ from asl_fast.data.dataset import Split
 from asl_fast.data.records import damage_in_words
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import figures
-from asl_fast.models import network, saving
+from asl_fast.models import limits, network, saving
 from asl_fast.models.pixel_range import RANGES, pixel_range, scale
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
@@ -83,6 +83,8 @@ def predict(
     """
     labels, batches = _batches(split)
     chosen = pixel_range(model, pixels)
+    if (rows := limits.batch_size(model, _BATCH)) < _BATCH:
+        batches = batches.rebatch(rows)
     inputs = batches.map(lambda images: scale(tf.cast(images, tf.float32), chosen))
     with damage_in_words(split.records):
         probabilities = model.predict(inputs, verbose=0)

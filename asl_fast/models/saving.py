@@ -8,17 +8,15 @@ from typing import Any
 
 import keras
 
-from asl_fast.models import pixel_range
+from asl_fast.models import limits, pixel_range
 from asl_fast.system.errors import InputError
-from asl_fast.system.private_api import unreadable_model_reason
+from asl_fast.system.private_api import unreadable_model_reason, variables_limited
 from asl_fast.system.storage import replacing
 
 # Keras finds the layers of a saved model by name, once their modules are imported.
 from asl_fast.transforms import random_augment, standardize  # noqa: F401
 
-__all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
-
-EXPANSION = 100  # allowed ratio of expanded to compressed size; Keras does not compress
+__all__ = ["load_model", "read_letters", "save_model"]
 
 # A member of the `.keras` zip archive. Keras ignores it on loading, and drops it on saving again.
 _METADATA = "asl_fast.json"
@@ -58,13 +56,14 @@ def load_model(path: Path) -> keras.Model:
         path: A `.keras` or HDF5 file, or the folder of a run.
 
     Raises:
-        InputError: The file is missing or damaged, contains Python code, or expands to more than
-            `EXPANSION` times its size.
+        InputError: The file is missing or damaged, contains Python code, or asks for more memory
+            than `limits` allows.
     """
     path = _model_file(path)
     try:
-        _check_expansion(path)
-        model = keras.saving.load_model(path, compile=False)
+        with variables_limited(limits.check_file(path)):
+            model = keras.saving.load_model(path, compile=False)
+        limits.check_activations(model)
     except Exception as error:  # Keras raises exceptions of many kinds
         reason = _explain(path, error)
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
@@ -103,7 +102,7 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
     if not zipfile.is_zipfile(path):  # HDF5
         return None
     try:
-        _check_expansion(path)
+        limits.check_file(path)
         with zipfile.ZipFile(path) as archive:
             if _METADATA not in archive.namelist():
                 return None
@@ -113,20 +112,9 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
             raise TypeError
         if pixels not in pixel_range.RANGES:
             raise ValueError
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError):
+    except Exception:  # zipfile and json raise exceptions of many kinds
         raise InputError(f"The letters in {path} are damaged.") from None
     return facts
-
-
-def _check_expansion(path: Path) -> None:
-    """Raises a `ValueError` for a zip bomb."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        # The declared sizes suffice: zipfile reads no more of a member than it declares.
-        size = sum(member.file_size for member in archive.infolist())
-    if size > EXPANSION * path.stat().st_size:
-        raise ValueError(f"it expands to {size:,} bytes, more than {EXPANSION} times its size")
 
 
 def _model_file(path: Path) -> Path:

@@ -7,8 +7,10 @@ library.
 """
 
 import contextlib
+import math
 import pkgutil
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +32,6 @@ __all__ = [
     "flatten_layers",
     "graph_nodes",
     "output_operation",
-    "ragged_row",
     "silence_retracing_warning",
     "strategy_of",
     "unreadable_model_reason",
@@ -76,6 +77,7 @@ PRIVATE_NAMES = (
     "keras:Model._flatten_layers",
     "keras:Model._symbolic_build",
     "keras:optimizers.Optimizer._get_variable_index",  # used by `KernelMuon`, as by Keras's own
+    "keras:Variable._initialize_with_initializer",  # also overridden
     "tensorflow:data.Dataset._inputs",  # also overridden by the generator's iterators
 )
 
@@ -117,6 +119,34 @@ def graph_nodes(functional: Any) -> list[tuple[Any, list[Any], list[Any]]]:
         for depth in sorted(functional._nodes_by_depth, reverse=True)
         for node in functional._nodes_by_depth[depth]
     ]
+
+
+@contextlib.contextmanager
+def variables_limited(most: int) -> Iterator[None]:
+    """Refuses to initialize variables, within the block and its thread, of more bytes in all."""
+    import keras
+    import tensorflow as tf
+
+    make, thread = keras.Variable._initialize_with_initializer, threading.get_ident()
+    taken = 0
+
+    def limited(variable: Any, initializer: Any) -> None:
+        nonlocal taken
+        if threading.get_ident() == thread:
+            taken += math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+            check()
+        make(variable, initializer)
+
+    def check() -> None:
+        if taken > most:
+            raise ValueError(f"it describes weights of {taken:,} bytes, which it does not hold")
+
+    keras.Variable._initialize_with_initializer = limited
+    try:
+        yield
+    finally:
+        keras.Variable._initialize_with_initializer = make
+    check()  # as Keras passes over some errors
 
 
 def compile_metrics(model: Any) -> Any:
@@ -176,12 +206,6 @@ UNEXPECTED_COUNT = "was expected to contain"
 def file_error_reason(error: Any) -> str:
     """Returns the operating system's reason from a `tf.errors.OpError`, which follows the path."""
     return error.message.splitlines()[0].rpartition("; ")[2]
-
-
-def ragged_row(error: Exception) -> tuple[int, int, int] | None:
-    """Returns (cells expected, line, cells found) if pandas failed on a row of another length."""
-    match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def unreadable_model_reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Mixed precision: which dtype policy suits the device, and training a model under it."""
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,8 @@ def measure(turns: int = 15) -> float:
     with contextlib.suppress(InputError, OSError):
         folder = storage.make_folder(storage.cache_folder())
         with storage.replacing(folder / "precision.json") as aside:
-            aside.write_text(json.dumps({"machine": _machine(), "gain": gain}))
+            text = json.dumps({"machine": _machine(), "gain": gain})
+            aside.write_text(f"{text}\n{_digest(text)}")
     return gain
 
 
@@ -133,10 +135,18 @@ def _machine() -> str:
     return f"{device.cpu()[0]}, TensorFlow {tf.__version__}"
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _measured() -> float | None:
     """Returns the gain that was measured on this machine earlier, or None."""
     try:
-        cached = json.loads((storage.cache_folder() / "precision.json").read_text())
+        path = storage.cache_folder() / "precision.json"
+        text, _, digest = storage.read_text(path).rpartition("\n")
+        if digest != _digest(text):
+            return None
+        cached = json.loads(text)
         return float(cached["gain"]) if cached["machine"] == _machine() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

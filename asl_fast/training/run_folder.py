@@ -12,14 +12,16 @@ from typing import Any
 from asl_fast.data.dataset import BUILT_IN
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
-from asl_fast.system.storage import make_folder, replacing
+from asl_fast.system.storage import make_folder, read_text, replacing
 from asl_fast.training.checkpoint import Checkpoints
 
 __all__ = [
     "RunSettings",
+    "already_finished",
+    "begun",
     "data_files",
+    "finished",
     "opened",
-    "refuse_finished",
     "resumed",
     "stopped",
     "write_history",
@@ -86,21 +88,61 @@ def stopped(out: Path) -> dict[str, Any] | None:
     Raises:
         InputError: They can't be read.
     """
-    path = _settings(out)
     try:
-        settings = json.loads(path.read_text())
+        return _checked(json.loads(read_text(_settings(out))), _settings(out))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(_settings(out), error) from None
+
+
+def finished(out: Path) -> dict[str, Any] | None:
+    """Returns the metrics of the finished run in a folder, or None if there is none.
+
+    Raises:
+        InputError: They can't be read.
+    """
+    path = out / "metrics.json"
+    try:
+        metrics = json.loads(read_text(path))
+        _checked(metrics["settings"], path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error) from None
+    return metrics
+
+
+def already_finished(out: Path) -> InputError:
+    """Returns the error that a folder holds a finished run."""
+    return InputError(f"The folder {out} holds a finished run already. Choose another one.")
+
+
+def begun(out: Path) -> dict[str, Any] | None:
+    """Returns the `RunSettings` of the stopped or finished run in a folder, or None.
+
+    Raises:
+        InputError: They can't be read.
+    """
+    return stopped(out) or (finished(out) or {}).get("settings")
+
+
+def _checked(settings: Any, path: Path) -> dict[str, Any]:
+    try:
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
         if [type(place) for place in settings["data"]] != [str, str]:
             raise ValueError("data are not two places")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} can't be read, or a run did not write it ({error}). Choose another folder."
-        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from None
     return settings
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} can't be read, or a run did not write it ({error}). Choose another folder."
+    )
 
 
 def data_files(out: Path) -> dict[str, Any]:
@@ -126,10 +168,10 @@ def data_files(out: Path) -> dict[str, Any]:
 def resumed(
     out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fills in, from the run that was stopped in a folder, the options that were not given again.
+    """Fills in, from the run in a folder, the options that were not given again.
 
     Args:
-        out: The folder of the run. Without a stopped run in it, nothing changes.
+        out: The folder of the run, stopped or finished. Without one in it, nothing changes.
         data: The arguments of `dataset.load` that name the data.
         settings: Arguments of `train`, with `changes`, to which the run's are added.
         given: The names in `data` and `settings` that were given, and stay.
@@ -138,16 +180,16 @@ def resumed(
         `data` and `settings` to resume with.
 
     Raises:
-        InputError: The settings of the stopped run can't be read.
+        InputError: The settings of the run can't be read.
     """
-    begun = stopped(out)
-    if begun is None:
+    before = begun(out)
+    if before is None:
         return dict(data), dict(settings)
-    train_file, valid_file = begun["data"]
+    train_file, valid_file = before["data"]
     if not set(data) & set(given) and train_file != BUILT_IN:
         data = dict.fromkeys(data) | {"train": train_file, "valid": valid_file}
-    remembered = {name: begun[name] for name in settings if name not in given}
-    changes = begun["changes"] | settings["changes"]
+    remembered = {name: before[name] for name in settings if name not in given}
+    changes = before["changes"] | settings["changes"]
     return dict(data), {**settings, **remembered, "changes": changes}
 
 
@@ -162,7 +204,8 @@ def opened(
     """
     make_folder(out)
     with checkpoints:
-        refuse_finished(out)  # another process may have finished it meanwhile
+        if finished(out) is not None:  # another process may have finished it meanwhile
+            raise already_finished(out)
         if stopped(out) is None:
             _write_json(_settings(out), dataclasses.asdict(settings))
         elif not resume:
@@ -189,12 +232,6 @@ def write_metrics(out: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(out: Path) -> Path:
     return out / "checkpoints" / "settings.json"
-
-
-def refuse_finished(out: Path) -> None:
-    """Raises an `InputError` if a folder holds a finished run."""
-    if (out / "metrics.json").exists():
-        raise InputError(f"The folder {out} holds a finished run already. Choose another one.")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,8 +47,12 @@ def test_a_cpu_trains_in_bfloat16_only_where_that_was_measured_faster(
     monkeypatch.setattr(device, "cpu", lambda: ("Another", frozenset({"amx_bf16"})))
     assert precision.choose().value == chosen
     assert len(timed) == 2 * once
-    (storage.cache_folder() / "precision.json").write_text("{")
-    assert precision.choose().value == chosen
-    assert len(timed) == 3 * once
+    path = storage.cache_folder() / "precision.json"
+    text = path.read_text()
+    assert f'"gain": {2.0 / bfloat16}' in text
+    for times, damaged in enumerate(("{", text.replace('"gain": ', '"gain": 1')), 3):
+        path.write_text(damaged)
+        assert precision.choose().value == chosen
+        assert len(timed) == times * once
     monkeypatch.setattr(device, "cpu", lambda: ("Old", frozenset({"sse"})))
     assert precision.choose() == ("float32", "the CPU has no instructions for bfloat16")

@@ -67,6 +67,21 @@ print(accuracy)
 
     with pytest.raises(InputError, match="holds a finished run already"):
         train(data, out, changes={"epochs": 1})
+    # The same command again, as a scheduler gives it that killed the first one at its end.
+    assert not (out / "checkpoints").exists()
+    (out / "checkpoints").mkdir()
+    before = (out / "model.keras").stat().st_mtime_ns
+    assert train(data, out, resume=True, changes={"epochs": 2}, seed=3) == metrics
+    assert (out / "model.keras").stat().st_mtime_ns == before
+    assert not (out / "checkpoints").exists()
+    with pytest.raises(InputError, match="begun with another seed: 3, and now it is 0"):
+        train(data, out, resume=True, changes={"epochs": 2})
+    other = data._replace(valid=data.valid._replace(sha256="other"))
+    with pytest.raises(InputError, match="begun with another valid file"):
+        train(other, out, resume=True, changes={"epochs": 2}, seed=3)
+    files, settings = resumed(out, {"data": None}, {"changes": {}, "seed": 5}, given=())
+    assert (files["train"], settings["seed"]) == (data.train.source, 3)
+    assert settings["changes"] == metrics["settings"]["changes"]
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -141,8 +156,6 @@ def test_a_resumed_run_ends_as_one_never_stopped(folder, tmp_path):
     one, other = ([line.rsplit(",", 1)[0] for line in text.splitlines()] for text in histories)
     assert one == other
     assert stopped(out) is None
-    with pytest.raises(InputError, match="holds a finished run already"):
-        train(data, out, resume=True, **arguments)
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
