@@ -95,9 +95,9 @@ def __getattr__(name: str) -> Any:
 # Keras
 
 
-def flatten_layers(model: Any, *, include_self: bool = False) -> list[Any]:
+def flatten_layers(model: Any, *, include_self: bool = False, recursive: bool = True) -> list[Any]:
     """Returns all layers, those within wrappers and nested models too, unlike `model.layers`."""
-    return model._flatten_layers(include_self=include_self)
+    return model._flatten_layers(include_self=include_self, recursive=recursive)
 
 
 def output_operation(tensor: Any) -> Any:
