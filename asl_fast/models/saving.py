@@ -13,9 +13,6 @@ from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import unreadable_model_reason
 from asl_fast.system.storage import replacing
 
-# Keras finds the layers of a saved model by name, once their modules are imported.
-from asl_fast.transforms import random_augment, standardize  # noqa: F401
-
 __all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
 
 EXPANSION = 100  # allowed ratio of expanded to compressed size; Keras does not compress

@@ -15,6 +15,7 @@ from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
 from asl_fast.transforms.checks import check, check_choice, finite, plain
 from asl_fast.transforms.fill_modes import FILL_MODES
+from asl_fast.transforms.registration import PACKAGE
 from asl_fast.transforms.transform import Parameters, Side, image_shape
 
 __all__ = ["RandomAugment", "forget_programs"]
@@ -24,7 +25,7 @@ _MOVED = {"images", "labels", "segmentation_masks", "bounding_boxes", "keypoints
 _OPTIONS = {field.name for field in dataclasses.fields(AugmentOptions)}
 
 
-@keras.saving.register_keras_serializable(package="asl_fast")
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class RandomAugment(keras.layers.Layer):
     """Augments each image of a batch at random, on the device.
 
@@ -141,6 +142,9 @@ class RandomAugment(keras.layers.Layer):
         batch = images if images.shape.rank == 4 else images[None]
         pixels = tf.cast(self._applied(batch, parameters), self.compute_dtype)
         return pixels if images.shape.rank == 4 else pixels[0]
+
+    def build(self, input_shape: Any) -> None:
+        """Makes nothing: the layers in `then` are built when they are called."""
 
     def call(
         self,
