@@ -21,7 +21,7 @@ class OpenVINO(Target):
     def write(self, source: Exportable, path: Path) -> None:
         """As `Target.write`."""
         _import_openvino()  # before Keras does
-        source.model.export(
+        source.at_inference().export(
             str(path / "model.xml"),
             format="openvino",
             verbose=False,
