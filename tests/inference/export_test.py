@@ -135,12 +135,12 @@ def test_layers_and_weights_become_float32(policy):
         np.testing.assert_array_equal(weight, original)
 
 
-# Of Keras's own. They augment where they are called without `training`; `CutMix` draws always.
+# Of Keras's own. They augment where they are called without `training`; `MixUp` draws always.
 AUGMENTATION = [
     keras.layers.RandomFlip(),
     keras.layers.RandomTranslation(0.3, 0.3),
     keras.layers.RandomErasing(),
-    keras.layers.CutMix(),
+    keras.layers.MixUp(),
 ]
 
 
