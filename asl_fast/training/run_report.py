@@ -46,6 +46,7 @@ def write(
     out: Path,
     dataset: Dataset | None = None,
     progress: Callable[[str], object] = lambda activity: None,
+    pixels: str | None = None,
 ) -> None:
     """Writes a run as one HTML page that needs no network, script or other file.
 
@@ -55,6 +56,7 @@ def write(
         dataset: The data set of the run. None: it is loaded from where it was during the run; if
             it can't be, the page says why and omits what depends on it.
         progress: Called with each activity as it begins.
+        pixels: The range of pixels that the model takes, as for `Classifier`.
 
     Raises:
         InputError: `run` is not the folder of a finished run or has a damaged file, `dataset` is
@@ -63,7 +65,7 @@ def write(
     metrics = _read_metrics(run)
     history = _read_history(run / "history.csv")
     recipe = _read_recipe(run, metrics)
-    model = load_model(run)
+    model, _ = load_model(run)
     progress("Reading the data")
     data_error = None
     if dataset is not None:
@@ -92,7 +94,7 @@ def write(
     if dataset is not None:
         page["samples"], page["augmented"] = _examples(dataset.train, recipe, metrics)
         progress("Looking for mistakes")
-        labels, probabilities = predict(model, dataset.valid)
+        labels, probabilities = predict(model, dataset.valid, pixels=pixels)
         page["measured"] = measure(labels, probabilities)
         page["confusion"] = _confusion(count(labels, probabilities.argmax(axis=-1)))
         page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
