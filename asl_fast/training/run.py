@@ -202,6 +202,7 @@ class _Run:
             "device": device.describe(),
             "devices": 1 if strategy is None else strategy.num_replicas_in_sync,
             "seed": settings.seed,
+            "damaged": settings.damaged,
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in _PACKAGES},

@@ -23,7 +23,7 @@ from asl_fast.inference.evaluation import count, load_model, measure, predict, w
 from asl_fast.models.recipe import Recipe
 from asl_fast.system import device, storage
 from asl_fast.system.errors import InputError
-from asl_fast.training import diagnosis
+from asl_fast.training import diagnosis, run_folder
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
@@ -69,7 +69,7 @@ def write(
     progress("Reading the data")
     data_error = None
     if dataset is not None:
-        _check_same_data(dataset, metrics)
+        run_folder.check_same_data(dataset, metrics)
     else:
         try:
             dataset = _reload(metrics)
@@ -194,24 +194,10 @@ def _read_recipe(run: Path, metrics: Mapping[str, Any]) -> Recipe:
 
 def _reload(metrics: Mapping[str, Any]) -> Dataset:
     """Loads the data set from where it was during the run."""
-    if metrics["dataset"].get("name") == datasets.BUILT_IN:
-        dataset = datasets.built_in()
-    else:
-        train, valid = (str(metrics["dataset"][name].get("source")) for name in ("train", "valid"))
-        dataset = datasets.load(train=train, valid=valid)
-    _check_same_data(dataset, metrics)
+    arguments = run_folder.load_arguments(metrics)
+    dataset = datasets.load(arguments.pop("data", None), **arguments)
+    run_folder.check_same_data(dataset, metrics)
     return dataset
-
-
-def _check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
-    splits = {"train": ("training", dataset.train), "valid": ("validation", dataset.valid)}
-    for name, (title, split) in splits.items():
-        expected = metrics["dataset"][name].get("sha256")
-        if split.sha256 != expected:
-            raise InputError(
-                f"{split.source} is not the {title} set of the run: its SHA-256 is {split.sha256}, "
-                f"the run's was {expected}."
-            )
 
 
 def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
