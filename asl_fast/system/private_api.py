@@ -26,6 +26,7 @@ __all__ = [
     "dataset_and_ancestors",
     "file_error_reason",
     "flatten_layers",
+    "forget_custom_gradients",
     "graph_nodes",
     "output_operation",
     "ragged_row",
@@ -60,6 +61,8 @@ _IMPORTED = {
     "get_registered_kernels": "tensorflow.python.framework.kernels:get_registered_kernels_for_op",
     "get_op_def": "tensorflow.python.framework.op_def_registry:get",
     "register_xla_kernels": "tensorflow.python.util.pywrap_xla_ops:get_gpu_kernel_names",
+    # Nothing public unregisters the gradient of a function.
+    "gradient_registry": "tensorflow.python.framework.ops:gradient_registry",
 }
 
 # Everything private that can be looked up by name, as `pkgutil.resolve_name` takes it.
@@ -158,6 +161,16 @@ def dataset_and_ancestors(dataset: Any) -> Iterator[Any]:
 def silence_retracing_warning(function: Any) -> None:
     """Lets a `tf.function` be traced often without a warning."""
     function._omit_frequent_tracing_warning = True
+
+
+def forget_custom_gradients(graph: Any) -> None:
+    """Unregisters the custom gradients of a traced graph whose gradients have been taken.
+
+    TensorFlow registers one for each use, for good, and it holds the whole graph.
+    """
+    registered = pkgutil.resolve_name(_IMPORTED["gradient_registry"])._registry
+    for operation in graph.get_operations():
+        registered.pop(operation.node_def.attr["_gradient_op_type"].s.decode(), None)
 
 
 # Error texts

@@ -172,6 +172,7 @@ def fit(
         begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731
         training.add_callback(keras.callbacks.LambdaCallback(on_epoch_begin=begin))
     with contextlib.ExitStack() as stack:
+        stack.callback(memory.collect_now_and_then)
         if checkpoints is not None:
             stack.enter_context(training.resumed(checkpoints))
         stack.enter_context(_precision(model, precision))
