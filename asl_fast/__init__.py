@@ -46,5 +46,9 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
+# Keras loads saved models only with layers that it was told of.
+importlib.import_module(f"{__name__}.transforms.registration").register()
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})

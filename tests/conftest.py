@@ -21,6 +21,7 @@ import pytest
 
 from asl_fast.commands import cli
 from asl_fast.training import precision
+from asl_fast.transforms import random_augment
 from scripts.local_cluster import free_ports
 from tests import forked
 from tests.samples import blobs, write_csv
@@ -43,6 +44,12 @@ def own_cache(measured, tmp_path_factory, monkeypatch):
     shutil.copytree(measured, cache, dirs_exist_ok=True)
     monkeypatch.setenv("ASL_FAST_CACHE", str(cache))
     monkeypatch.delenv("ASL_FAST_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    """Compiles every augmentation, however many the tests before had."""
+    monkeypatch.setattr(random_augment, "_MOST", 10**6)
 
 
 _REAL_DATA = os.environ.get("ASL_FAST_DATA")

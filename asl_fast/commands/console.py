@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asl_fast.system import quiet
-from asl_fast.system.errors import printable
+from asl_fast.system.errors import InputError, printable
 
 if TYPE_CHECKING:
     from asl_fast.data.dataset import Dataset
@@ -81,9 +81,9 @@ def load_tensorflow(verbose: bool = False) -> None:
 
 
 def load_data(
-    data: Path | None,
-    train: Path | None,
-    valid: Path | None,
+    data: Path | None = None,
+    train: Path | None = None,
+    valid: Path | None = None,
     *,
     damaged: str = "stop",
     service: str = "",
@@ -105,13 +105,24 @@ def load_data(
 def load_data_of(
     model: Path, data: Path | None, train: Path | None, valid: Path | None
 ) -> "Dataset":
-    """Loads the data set that was given, or else that of the run whose folder `model` is."""
+    """Loads the data set that was given, or else that of the run whose folder `model` is.
+
+    Raises:
+        InputError: As for `load_data`, or the run's data are not what they were.
+    """
     if data or train or valid:
         return load_data(data, train, valid)
     from asl_fast.training import run_folder
 
-    files = run_folder.data_files(model)
-    return load_data(files.get("data"), files.get("train"), files.get("valid"))
+    metrics = run_folder.read_metrics(model)
+    if metrics is None:
+        return load_data()
+    dataset = load_data(**run_folder.load_arguments(metrics))
+    try:
+        run_folder.check_same_data(dataset, metrics)
+    except InputError as error:
+        raise InputError(f"{error} Other data can be given with --data.") from None
+    return dataset
 
 
 def warn_if_built_in(dataset: "Dataset") -> None:

@@ -16,6 +16,8 @@ def demo(
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    letters: options.Letters = None,
+    pixels: options.Pixels = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Try a model and the augmentation in the browser.
@@ -30,4 +32,4 @@ def demo(
     def ready(url: str) -> None:
         console.say(f"Open {url} – Ctrl-C stops it.")
 
-    page.serve(Classifier.load(model), host, port, ready)
+    page.serve(Classifier.load(model, letters, pixels), host, port, ready)

@@ -27,6 +27,7 @@ def evaluate(
             "accuracy on rotated and shifted images."
         ),
     ] = None,
+    letters: options.Letters = None,
     pixels: options.Pixels = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
@@ -40,9 +41,8 @@ def evaluate(
     from asl_fast.inference import evaluation
 
     with console.status("Loading the model") as progress:
-        result = evaluation.evaluate(
-            evaluation.load_model(model), dataset.valid, mirrored, out, progress, pixels
-        )
+        network, names = evaluation.load_model(model, letters)
+        result = evaluation.evaluate(network, dataset.valid, mirrored, out, progress, pixels, names)
     if as_json:
         print(json.dumps(result, indent=2))
         return

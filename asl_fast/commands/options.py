@@ -7,7 +7,18 @@ import typer
 
 from asl_fast.models.recipe import RECIPES
 
-__all__ = ["Data", "Json", "Model", "Pixels", "Recipe", "Seed", "TrainFile", "ValidFile", "Verbose"]
+__all__ = [
+    "Data",
+    "Json",
+    "Letters",
+    "Model",
+    "Pixels",
+    "Recipe",
+    "Seed",
+    "TrainFile",
+    "ValidFile",
+    "Verbose",
+]
 
 Data = Annotated[
     Path | None,
@@ -30,6 +41,13 @@ Recipe = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 Model = Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")]
+Letters = Annotated[
+    str | None,
+    typer.Option(
+        help="Letters of the outputs, in order, if the model's file has none. 25 or 26 outputs "
+        "are A to Y or A to Z by default."
+    ),
+]
 Pixels = Annotated[
     Literal["0-1", "-1-1", "0-255"] | None,
     typer.Option(

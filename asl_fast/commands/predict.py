@@ -20,13 +20,7 @@ def predict(
         list[str],
         typer.Argument(help="Photographs: files, folders, or - for one from standard input."),
     ],
-    letters: Annotated[
-        str | None,
-        typer.Option(
-            help="Letters of the outputs, in order, if the model's file has none. 25 or 26 outputs "
-            "are A to Y or A to Z by default."
-        ),
-    ] = None,
+    letters: options.Letters = None,
     pixels: options.Pixels = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,

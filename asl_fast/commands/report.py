@@ -21,6 +21,7 @@ def report(
     ] = None,
     train: options.TrainFile = None,
     valid: options.ValidFile = None,
+    pixels: options.Pixels = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Write a run as one HTML page that needs no other file."""
@@ -30,5 +31,5 @@ def report(
 
     out = out or run / "report.html"
     with console.status("Reading the run") as progress:
-        run_report.write(run, out, dataset, progress=progress)
+        run_report.write(run, out, dataset, progress=progress, pixels=pixels)
     console.say(f"Wrote {out}")

@@ -150,6 +150,7 @@ def train(
         "resident": resident,
         "steps_per_execution": steps_per_execution,
         "deterministic": deterministic,
+        "damaged": damaged,
     }
     # Raises for a value out of range before anything is read.
     dataclasses.replace(RECIPES[recipe], **changes)
@@ -162,7 +163,7 @@ def train(
         from asl_fast.training import run_folder
 
         files, settings = run_folder.resumed(out, files, settings, given=_given(context))
-    dataset = console.load_data(**files, damaged=damaged, service=service or "")
+    dataset = console.load_data(**files, damaged=settings["damaged"], service=service or "")
     console.load_tensorflow(verbose)
     from asl_fast.training import run
 

@@ -1,8 +1,6 @@
 """A trained model that classifies the letters in photographs."""
 
-import logging
 import os
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,8 +19,6 @@ __all__ = ["Classifier", "Prediction"]
 
 _BATCH = 256
 _TOP = 3
-
-_log = logging.getLogger(__name__)
 
 
 class Prediction(NamedTuple):
@@ -96,8 +92,8 @@ class Classifier:
         """
         path = Path(path)
         model = saving.load_model(path)
-        if letters is None:
-            letters = saving.read_letters(path) or _kaggle_letters(model, path)
+        if _is_fixed(getattr(model, "output_shape", None), 2):
+            letters = saving.find_letters(path, model, letters)
         if letters is None:
             raise InputError(
                 f"{path} does not hold the letters of its outputs. Give them in the order of the "
@@ -208,22 +204,6 @@ class Classifier:
             top = [(self._letters[output], float(row[output])) for output in order]
             predictions.append(Prediction(*top[0], top))
         return predictions
-
-
-def _kaggle_letters(model: keras.Model, path: Path) -> str | None:
-    """Returns the letters of a model that numbers them as Kaggle's tables do, from A on."""
-    shape: Any = getattr(model, "output_shape", None)
-    if not (_is_fixed(shape, 2) and shape[1] in (25, 26)):
-        return None
-    letters = string.ascii_uppercase[: shape[1]]
-    _log.warning(
-        "%s has %d outputs, which are taken for the letters A to %s; Kaggle's tables have no %s.",
-        path,
-        len(letters),
-        letters[-1],
-        "J" if len(letters) == 25 else "J and no Z",
-    )
-    return letters
 
 
 def _is_fixed(shape: Any, rank: int) -> bool:

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,43 +45,69 @@ _FAR_BETTER = 0.1  # in accuracy; below, another range may win by chance
 _log = logging.getLogger(__name__)
 
 
-def load_model(path: Path) -> keras.Model:
+def load_model(
+    path: Path, letters: Sequence[str] | None = None
+) -> tuple[keras.Model, tuple[str, ...]]:
     """Loads a model for Sign Language MNIST.
 
     Args:
         path: A `.keras` or HDF5 file, or the folder of a run.
+        letters: The letters of the outputs in their order, if not those in the file. If neither
+            tells, 24 outputs are the course's letters, 25 or 26 A to Y or A to Z.
+
+    Returns:
+        The model, and its letters.
 
     Raises:
-        InputError: The file can't be loaded, or the model has other inputs or letters.
+        InputError: The file can't be loaded, or the model has other inputs, or lacks letters of
+            the data.
     """
     model = saving.load_model(path)
-    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if shapes != ((None, SIDE, SIDE, 1), (None, CLASSES)):
+    shapes: Any = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    outputs = shapes[1][1] if isinstance(shapes[1], tuple) and len(shapes[1]) == 2 else 0
+    if shapes[0] != (None, SIDE, SIDE, 1) or (outputs or 0) < CLASSES:
         raise InputError(
             f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes "
-            f"(None, {SIDE}, {SIDE}, 1) and outputs (None, {CLASSES})."
+            f"(None, {SIDE}, {SIDE}, 1) and outputs (None, {CLASSES}), or more."
         )
-    letters = saving.read_letters(path)
-    if letters is not None and letters != tuple(LETTERS):
-        raise InputError(f"{path} has other letters than the data: {' '.join(letters)}.")
-    return model
+    found = saving.find_letters(path, model, letters)
+    if found is None and outputs == CLASSES:
+        found = tuple(LETTERS)
+    if found is None or len(found) != outputs or len(set(found)) != outputs:
+        given = "none are known" if found is None else f"{' '.join(found)} are given"
+        raise InputError(
+            f"{path} has {outputs} outputs and needs as many different letters, but {given}. Give "
+            "them in the order of the outputs (--letters, or letters=)."
+        )
+    if missing := [letter for letter in LETTERS if letter not in found]:
+        raise InputError(
+            f"{path} has no output for {' '.join(missing)}, which the data have. Its letters are "
+            f"{' '.join(found)}; others are given in the order of the outputs (--letters, or "
+            "letters=)."
+        )
+    return model, found
 
 
 def predict(
-    model: keras.Model, split: Split, mirrored: bool = False, pixels: str | None = None
+    model: keras.Model,
+    split: Split,
+    mirrored: bool = False,
+    pixels: str | None = None,
+    letters: Sequence[str] = LETTERS,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels, integers (n,), and the predicted probabilities, floats (n, 24).
+    """Returns the labels, integers (n,), and the predicted probabilities, floats (n, k).
 
     Args:
         model: As for `Classifier`.
         split: The images and their labels.
         mirrored: Averages over each image and its mirror image, which takes twice as long.
         pixels: As for `Classifier`.
+        letters: The letters of the model's k outputs, which the labels count too.
 
     Raises:
         InputError: The outputs are not probabilities.
     """
-    labels, batches = _batches(split)
+    labels, batches = _batches(split, letters)
     chosen = pixel_range(model, pixels)
     if (rows := limits.batch_size(model, _BATCH)) < _BATCH:
         batches = batches.rebatch(rows)
@@ -95,26 +121,35 @@ def predict(
     return labels, probabilities
 
 
-def count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Returns the confusion matrix, integers (24, 24): rows true, columns predicted letters.
+def count(
+    labels: np.ndarray, predictions: np.ndarray, letters: Sequence[str] = LETTERS
+) -> np.ndarray:
+    """Returns the confusion matrix, integers (k, k): rows true, columns predicted letters.
 
     Args:
-        labels: Integers (n,) in [0, 23], the true letters.
-        predictions: Integers (n,) in [0, 23], the predicted letters.
+        labels: Integers (n,) in [0, k), the true letters.
+        predictions: Integers (n,) in [0, k), the predicted letters.
+        letters: The k letters.
     """
-    pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
-    return pairs.reshape(CLASSES, CLASSES)
+    side = len(letters)
+    pairs = np.bincount(labels * side + predictions, minlength=side**2)
+    return pairs.reshape(side, side)
 
 
-def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
+def _numbered(labels: Any, letters: Sequence[str]) -> np.ndarray:
+    """Returns the data's labels as outputs of a model with these letters."""
+    return np.array([list(letters).index(letter) for letter in LETTERS])[np.asarray(labels)]
+
+
+def _batches(split: Split, letters: Sequence[str]) -> tuple[np.ndarray, tf.data.Dataset]:
     """Returns the labels, and a data set of image batches."""
     if split.records is None:
         batches = tf.data.Dataset.from_tensor_slices(split.images).batch(_BATCH)
-        return np.asarray(split.labels), batches.prefetch(2)
+        return _numbered(split.labels, letters), batches.prefetch(2)
     batches = split.records.batches(_BATCH)
     with damage_in_words(split.records):
         labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
-    return labels, batches.map(lambda images, _: images)
+    return _numbered(labels, letters), batches.map(lambda images, _: images)
 
 
 def evaluate(
@@ -124,6 +159,7 @@ def evaluate(
     out: Path | None = None,
     progress: Callable[[str], None] = lambda activity: None,
     pixels: str | None = None,
+    letters: Sequence[str] = LETTERS,
 ) -> dict[str, Any]:
     """Evaluates a model on a validation set.
 
@@ -138,6 +174,7 @@ def evaluate(
             with a folder, since it takes 22 times as long.
         progress: Called with each activity as it begins.
         pixels: As for `Classifier`.
+        letters: As for `predict`.
 
     Returns:
         The result of `measure` with `mirrored`, `data`, `pixels` (the range used), and
@@ -150,24 +187,24 @@ def evaluate(
         make_folder(out)
     progress("Evaluating")
     pixels = pixel_range(model, pixels)
-    labels, probabilities = predict(model, split, mirrored, pixels)
-    _try_other_ranges(model, split, pixels)
-    result = measure(labels, probabilities)
+    labels, probabilities = predict(model, split, mirrored, pixels, letters)
+    _try_other_ranges(model, split, pixels, letters)
+    result = measure(labels, probabilities, letters)
     result |= {"mirrored": mirrored, "data": split.describe(), "pixels": pixels}
     if out is None:
         return result
-    result["robustness"] = robustness(model, split, progress, pixels)
+    result["robustness"] = robustness(model, split, progress, pixels, letters)
     progress("Drawing")
     predictions = probabilities.argmax(axis=1)
     rows, images = worst_mistakes(split, labels, probabilities)
     shares = probabilities[rows, predictions[rows]]
-    counts = count(labels, predictions)
-    figures.confusion(out / "confusion.png", counts)
-    figures.mistakes(out / "mistakes.png", images, labels[rows], predictions[rows], shares)
+    counts = count(labels, predictions, letters)
+    figures.confusion(out / "confusion.png", counts, letters)
+    figures.mistakes(out / "mistakes.png", images, labels[rows], predictions[rows], shares, letters)
     figures.reliability(out / "reliability.png", result["calibration"])
     figures.robustness(out / "robustness.png", result["accuracy"], result["robustness"])
-    table = [[letter, *row] for letter, row in zip(LETTERS, counts.tolist(), strict=True)]
-    _write_csv(out / "confusion.csv", [["true letter", *LETTERS], *table])
+    table = [[letter, *row] for letter, row in zip(letters, counts.tolist(), strict=True)]
+    _write_csv(out / "confusion.csv", [["true letter", *letters], *table])
     names = ("precision", "recall", "f1", "images")
     table = [[letter, *(row[k] for k in names)] for letter, row in result["letters"].items()]
     _write_csv(out / "letters.csv", [["letter", *names], *table])
@@ -176,14 +213,16 @@ def evaluate(
     return result
 
 
-def _try_other_ranges(model: keras.Model, split: Split, pixels: str) -> None:
+def _try_other_ranges(
+    model: keras.Model, split: Split, pixels: str, letters: Sequence[str]
+) -> None:
     """Warns if the model is far better on another range of pixels, by a few hundred images."""
     if split.records is None:
         rows = np.linspace(0, split.rows - 1, min(_TRIED, split.rows), dtype=int)
         images, labels = split.images[rows], split.labels[rows]
     else:
         images, labels = next(split.records.batches(_TRIED).as_numpy_iterator())
-    images = np.asarray(images, np.float32)
+    images, labels = np.asarray(images, np.float32), _numbered(labels, letters)
     accuracy = {
         name: float(np.mean(model.predict_on_batch(scale(images, name)).argmax(axis=1) == labels))
         for name in RANGES
@@ -202,12 +241,15 @@ def _try_other_ranges(model: keras.Model, split: Split, pixels: str) -> None:
         )
 
 
-def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, letters: Sequence[str] = LETTERS
+) -> dict[str, Any]:
     """Computes accuracy, metrics by letter, and calibration.
 
     Args:
-        labels: Integers (n,) in [0, 23].
-        probabilities: Floats (n, 24).
+        labels: Integers (n,) in [0, k).
+        probabilities: Floats (n, k).
+        letters: The k letters.
 
     Returns:
         `accuracy`, and its 95 % Wilson `interval`; `right` of `rows`, images; `letters`, by letter
@@ -217,12 +259,12 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """
     predictions = probabilities.argmax(axis=1)
     correct = predictions == labels
-    counts = count(labels, predictions)
-    letters = {}
+    counts = count(labels, predictions, letters)
+    by_letter = {}
     hits, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    for i, letter in enumerate(LETTERS):
+    for i, letter in enumerate(letters):
         if actual[i] or predicted[i]:
-            letters[letter] = {
+            by_letter[letter] = {
                 "precision": _share(hits[i], predicted[i]),
                 "recall": _share(hits[i], actual[i]),
                 "f1": _share(2 * hits[i], actual[i] + predicted[i]),
@@ -233,7 +275,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
         "interval": _wilson(int(correct.sum()), len(labels)),
         "right": int(correct.sum()),
         "rows": len(labels),
-        "letters": letters,
+        "letters": by_letter,
         "calibration": _calibration(probabilities.max(axis=1), correct),
     }
 
@@ -257,6 +299,7 @@ def robustness(
     split: Split,
     progress: Callable[[str], None] = lambda activity: None,
     pixels: str | None = None,
+    letters: Sequence[str] = LETTERS,
 ) -> dict[str, dict[str, float]]:
     """Measures the accuracy on slightly rotated or shifted images.
 
@@ -267,12 +310,13 @@ def robustness(
         split: The images and their labels.
         progress: Called with each activity as it begins.
         pixels: As for `Classifier`.
+        letters: As for `predict`.
 
     Returns:
         `rotation`: accuracy by degrees, counterclockwise as in Keras; `shift`: accuracy by pixels,
         the mean over the four directions.
     """
-    labels, batches = _batches(split)
+    labels, batches = _batches(split, letters)
     chosen = pixel_range(model, pixels)
 
     @tf.function(reduce_retracing=True)

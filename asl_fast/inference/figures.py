@@ -97,12 +97,13 @@ def _plot_curve(axes: Axes, history: Mapping[str, Sequence[float]], quantity: st
     axes.legend()
 
 
-def confusion(path: Path, counts: np.ndarray) -> None:
+def confusion(path: Path, counts: np.ndarray, letters: Sequence[str] = LETTERS) -> None:
     """Writes a PNG of the confusion matrix, with counts in the cells off the diagonal.
 
     Args:
         path: The PNG.
-        counts: Integers, (24, 24): rows the true letters, columns the predicted ones.
+        counts: Integers, (k, k): rows the true letters, columns the predicted ones.
+        letters: The k letters.
     """
     images = int(counts.sum())
     correct = int(np.trace(counts))
@@ -123,14 +124,14 @@ def confusion(path: Path, counts: np.ndarray) -> None:
                 fontsize=7,
                 color="white" if dark else "firebrick",
             )
-    ticks = np.arange(len(LETTERS))
+    ticks = np.arange(len(letters))
     axis.set(
         xlabel="predicted",
         ylabel="true",
         title=f"{correct:,} of {images:,} correct ({correct / images:.2%})",
     )
-    axis.set_xticks(ticks, LETTERS)
-    axis.set_yticks(ticks, LETTERS)
+    axis.set_xticks(ticks, letters)
+    axis.set_yticks(ticks, letters)
     _save(figure, path)
 
 
@@ -140,15 +141,17 @@ def mistakes(
     labels: np.ndarray,
     predictions: np.ndarray,
     probabilities: np.ndarray,
+    letters: Sequence[str] = LETTERS,
 ) -> None:
     """Writes a PNG of misclassified images.
 
     Args:
         path: The PNG.
         images: (n, height, width, 1), pixels 0 to 255.
-        labels: Integers, (n,), 0 to 23: the true letters.
-        predictions: Integers, (n,), 0 to 23: the predicted letters.
+        labels: Integers, (n,): the true letters, as indices.
+        predictions: Integers, (n,): the predicted letters.
         probabilities: Floats, (n,), of the predicted letters.
+        letters: The letters that the indices stand for.
     """
     rows = max(1, math.ceil(len(images) / 8))
     figure = Figure(figsize=(11, 0.4 + 1.55 * rows), layout="constrained")
@@ -159,7 +162,7 @@ def mistakes(
     for axis, image, label, predicted, share in zip(
         axes, images, labels, predictions, probabilities, strict=False
     ):
-        _show(axis, image, f"{LETTERS[label]} → {LETTERS[predicted]} {share:.0%}")
+        _show(axis, image, f"{letters[label]} → {letters[predicted]} {share:.0%}")
     _save(figure, path)
 
 

@@ -1,6 +1,8 @@
 """Model files: Keras's own format, with the letters of the outputs and the range of the pixels."""
 
 import json
+import logging
+import string
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +15,12 @@ from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import unreadable_model_reason, variables_limited
 from asl_fast.system.storage import replacing
 
-# Keras finds the layers of a saved model by name, once their modules are imported.
-from asl_fast.transforms import random_augment, standardize  # noqa: F401
-
-__all__ = ["load_model", "read_letters", "save_model"]
+__all__ = ["find_letters", "load_model", "read_letters", "save_model"]
 
 # A member of the `.keras` zip archive. Keras ignores it on loading, and drops it on saving again.
 _METADATA = "asl_fast.json"
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")  # of files that Keras loads
 
@@ -96,6 +97,34 @@ def read_letters(path: Path) -> tuple[str, ...] | None:
     """
     facts = _read_metadata(_model_file(path))
     return None if facts is None else tuple(facts["letters"])
+
+
+def find_letters(
+    path: Path, model: keras.Model, letters: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
+    """Returns the letters of a model's outputs, in their order, or None if nothing tells.
+
+    Args:
+        path: As for `load_model`.
+        model: The model from there, with one output (None, k).
+        letters: Replaces those in the file. 25 or 26 outputs whose letters neither tells are taken
+            for A to Y or A to Z, as Kaggle's tables number them, with a warning.
+
+    Raises:
+        InputError: As for `read_letters`.
+    """
+    known = tuple(letters) if letters is not None else read_letters(path)
+    outputs = model.output_shape[-1]
+    if known is not None or outputs not in (25, 26):
+        return known
+    _log.warning(
+        "%s has %d outputs, which are taken for the letters A to %s; Kaggle's tables have no %s.",
+        path,
+        outputs,
+        string.ascii_uppercase[outputs - 1],
+        "J" if outputs == 25 else "J and no Z",
+    )
+    return tuple(string.ascii_uppercase[:outputs])
 
 
 def _read_metadata(path: Path) -> dict[str, Any] | None:

@@ -30,6 +30,7 @@ __all__ = [
     "dataset_and_ancestors",
     "file_error_reason",
     "flatten_layers",
+    "forget_custom_gradients",
     "graph_nodes",
     "output_operation",
     "silence_retracing_warning",
@@ -64,6 +65,8 @@ _IMPORTED = {
     "get_registered_kernels": "tensorflow.python.framework.kernels:get_registered_kernels_for_op",
     "get_op_def": "tensorflow.python.framework.op_def_registry:get",
     "register_xla_kernels": "tensorflow.python.util.pywrap_xla_ops:get_gpu_kernel_names",
+    # Nothing public unregisters the gradient of a function.
+    "gradient_registry": "tensorflow.python.framework.ops:gradient_registry",
 }
 
 # Everything private that can be looked up by name, as `pkgutil.resolve_name` takes it.
@@ -102,9 +105,9 @@ def __getattr__(name: str) -> Any:
 # Keras
 
 
-def flatten_layers(model: Any, *, include_self: bool = False) -> list[Any]:
+def flatten_layers(model: Any, *, include_self: bool = False, recursive: bool = True) -> list[Any]:
     """Returns all layers, those within wrappers and nested models too, unlike `model.layers`."""
-    return model._flatten_layers(include_self=include_self)
+    return model._flatten_layers(include_self=include_self, recursive=recursive)
 
 
 def output_operation(tensor: Any) -> Any:
@@ -193,6 +196,16 @@ def dataset_and_ancestors(dataset: Any) -> Iterator[Any]:
 def silence_retracing_warning(function: Any) -> None:
     """Lets a `tf.function` be traced often without a warning."""
     function._omit_frequent_tracing_warning = True
+
+
+def forget_custom_gradients(graph: Any) -> None:
+    """Unregisters the custom gradients of a traced graph whose gradients have been taken.
+
+    TensorFlow registers one for each use, for good, and it holds the whole graph.
+    """
+    registered = pkgutil.resolve_name(_IMPORTED["gradient_registry"])._registry
+    for operation in graph.get_operations():
+        registered.pop(operation.node_def.attr["_gradient_op_type"].s.decode(), None)
 
 
 # Error texts

@@ -118,7 +118,8 @@ def fit(
         seed: Int in [0, 2**32), of the order of arrays and records, and of `augment` unless that
             is a `RandomAugment`, which has its own.
         precision: Name of a Keras dtype policy for this training, such as "mixed_bfloat16", or
-            "auto" for what suits the device; output layers keep theirs. None changes nothing.
+            "auto" for what suits the device. Output layers keep theirs, and so do layers that were
+            given another than the rest of the model. None changes nothing.
         jit: Whether XLA compiles the whole step in this training, or "auto": on GPUs. None changes
             nothing.
         resident: Whether the images stay on the device as stored, so that only their indices go
@@ -171,6 +172,7 @@ def fit(
         begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731
         training.add_callback(keras.callbacks.LambdaCallback(on_epoch_begin=begin))
     with contextlib.ExitStack() as stack:
+        stack.callback(memory.collect_now_and_then)
         if checkpoints is not None:
             stack.enter_context(training.resumed(checkpoints))
         stack.enter_context(_precision(model, precision))

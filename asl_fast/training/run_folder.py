@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asl_fast.data.dataset import BUILT_IN
+from asl_fast.data.dataset import BUILT_IN, Dataset
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, read_text, replacing
@@ -19,9 +19,11 @@ __all__ = [
     "RunSettings",
     "already_finished",
     "begun",
-    "data_files",
+    "check_same_data",
     "finished",
+    "load_arguments",
     "opened",
+    "read_metrics",
     "resumed",
     "stopped",
     "write_history",
@@ -33,6 +35,7 @@ _CHOICES = {
     "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
     "jit": ("auto", "on", "off"),
     "resident": ("auto", "on", "off"),
+    "damaged": ("stop", "skip"),
 }
 
 
@@ -52,6 +55,7 @@ class RunSettings:
         steps_per_execution: Int, steps per host call, or None for what suits the device.
         deterministic: Bool. True makes TensorFlow choose operations that give the same bits each
             time, for the rest of the process.
+        damaged: "stop" or "skip": what the data were loaded with, for those that load them again.
 
     Raises:
         InputError: A value out of its range.
@@ -67,6 +71,7 @@ class RunSettings:
     resident: str = "auto"
     steps_per_execution: int | None = None
     deterministic: bool = False
+    damaged: str = "stop"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -129,6 +134,8 @@ def begun(out: Path) -> dict[str, Any] | None:
 
 def _checked(settings: Any, path: Path) -> dict[str, Any]:
     try:
+        # Earlier versions did not note what happens to damaged records.
+        settings = {"damaged": "stop"} | settings
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
@@ -145,24 +152,42 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
-def data_files(out: Path) -> dict[str, Any]:
-    """Returns the arguments of `dataset.load` for the data of the finished run in a folder.
-
-    They are empty for the folder of no finished run, and for a file.
+def read_metrics(out: Path) -> dict[str, Any] | None:
+    """Returns the metrics of the finished run in a folder; None for any other folder or file.
 
     Raises:
-        InputError: The run's metrics can't be read.
+        InputError: They can't be read, or don't name the run's data.
     """
     path = out / "metrics.json"
     if not path.is_file():
-        return {}
+        return None
     try:
-        dataset = json.loads(path.read_text())["dataset"]
-        if dataset.get("name") == BUILT_IN:
-            return {"data": Path(BUILT_IN)}
-        return {name: Path(dataset[name]["source"]) for name in ("train", "valid")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        metrics = json.loads(read_text(path))
+        load_arguments(metrics)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not name the run's data: {error}. Give --data.") from None
+    return metrics
+
+
+def load_arguments(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how to load the data of a run: `data`, or `train`, `valid` and `damaged`."""
+    splits = metrics["dataset"]
+    if splits.get("name") == BUILT_IN:
+        return {"data": Path(BUILT_IN)}
+    files = {name: Path(splits[name]["source"]) for name in ("train", "valid")}
+    return {**files, "damaged": metrics.get("settings", {}).get("damaged", "stop")}
+
+
+def check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
+    """Raises an `InputError` if data are not those of a run, by their SHA-256."""
+    splits = {"train": ("training", dataset.train), "valid": ("validation", dataset.valid)}
+    for name, (title, split) in splits.items():
+        expected = metrics["dataset"].get(name, {}).get("sha256")
+        if split.sha256 != expected:
+            raise InputError(
+                f"{split.source} is not the {title} set of the run: its SHA-256 is {split.sha256}, "
+                f"the run's was {expected}."
+            )
 
 
 def resumed(

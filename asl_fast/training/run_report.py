@@ -23,7 +23,7 @@ from asl_fast.inference.evaluation import count, load_model, measure, predict, w
 from asl_fast.models.recipe import Recipe
 from asl_fast.system import device, storage
 from asl_fast.system.errors import InputError
-from asl_fast.training import diagnosis
+from asl_fast.training import diagnosis, run_folder
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
@@ -46,6 +46,7 @@ def write(
     out: Path,
     dataset: Dataset | None = None,
     progress: Callable[[str], object] = lambda activity: None,
+    pixels: str | None = None,
 ) -> None:
     """Writes a run as one HTML page that needs no network, script or other file.
 
@@ -55,6 +56,7 @@ def write(
         dataset: The data set of the run. None: it is loaded from where it was during the run; if
             it can't be, the page says why and omits what depends on it.
         progress: Called with each activity as it begins.
+        pixels: The range of pixels that the model takes, as for `Classifier`.
 
     Raises:
         InputError: `run` is not the folder of a finished run or has a damaged file, `dataset` is
@@ -63,11 +65,11 @@ def write(
     metrics = _read_metrics(run)
     history = _read_history(run / "history.csv")
     recipe = _read_recipe(run, metrics)
-    model = load_model(run)
+    model, _ = load_model(run)
     progress("Reading the data")
     data_error = None
     if dataset is not None:
-        _check_same_data(dataset, metrics)
+        run_folder.check_same_data(dataset, metrics)
     else:
         try:
             dataset = _reload(metrics)
@@ -92,7 +94,7 @@ def write(
     if dataset is not None:
         page["samples"], page["augmented"] = _examples(dataset.train, recipe, metrics)
         progress("Looking for mistakes")
-        labels, probabilities = predict(model, dataset.valid)
+        labels, probabilities = predict(model, dataset.valid, pixels=pixels)
         page["measured"] = measure(labels, probabilities)
         page["confusion"] = _confusion(count(labels, probabilities.argmax(axis=-1)))
         page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
@@ -192,24 +194,10 @@ def _read_recipe(run: Path, metrics: Mapping[str, Any]) -> Recipe:
 
 def _reload(metrics: Mapping[str, Any]) -> Dataset:
     """Loads the data set from where it was during the run."""
-    if metrics["dataset"].get("name") == datasets.BUILT_IN:
-        dataset = datasets.built_in()
-    else:
-        train, valid = (str(metrics["dataset"][name].get("source")) for name in ("train", "valid"))
-        dataset = datasets.load(train=train, valid=valid)
-    _check_same_data(dataset, metrics)
+    arguments = run_folder.load_arguments(metrics)
+    dataset = datasets.load(arguments.pop("data", None), **arguments)
+    run_folder.check_same_data(dataset, metrics)
     return dataset
-
-
-def _check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
-    splits = {"train": ("training", dataset.train), "valid": ("validation", dataset.valid)}
-    for name, (title, split) in splits.items():
-        expected = metrics["dataset"][name].get("sha256")
-        if split.sha256 != expected:
-            raise InputError(
-                f"{split.source} is not the {title} set of the run: its SHA-256 is {split.sha256}, "
-                f"the run's was {expected}."
-            )
 
 
 def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:

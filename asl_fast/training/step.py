@@ -43,7 +43,11 @@ def preparing(
             y = fitting(y)
             data = keras.utils.pack_x_y_sample_weight(x, y, weights)
         _create_variables(model, y)
-        return step(data if class_weight is None else _weighted(x, y, weights, class_weight))
+        logs = step(data if class_weight is None else _weighted(x, y, weights, class_weight))
+        if tf.inside_function():
+            # Or each fit of the model would leave its graph in memory.
+            private_api.forget_custom_gradients(tf.compat.v1.get_default_graph())
+        return logs
 
     model.train_step = train_step
     model.steps_per_execution = steps_per_execution

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from asl_fast.transforms import statistics
 from asl_fast.transforms.random_augment import RandomAugment
+from asl_fast.transforms.registration import PACKAGE
 from asl_fast.transforms.standardize_options import StandardizeOptions
 
 __all__ = ["Standardize", "center", "normalize", "samplewise", "whiten", "with_implied"]
@@ -18,7 +19,7 @@ __all__ = ["Standardize", "center", "normalize", "samplewise", "whiten", "with_i
 _BATCH = 1024  # of arrays that `fit` is given whole
 
 
-@keras.saving.register_keras_serializable(package="asl_fast")
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class Standardize(keras.layers.Layer):
     """Standardises images as Keras's `ImageDataGenerator` does, on the device.
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asl_fast import Checkpoints, build_cnn
+from asl_fast.data import dataset
 from asl_fast.data import synthetic_hands as hands
-from asl_fast.training import run
+from asl_fast.data.convert import convert
+from asl_fast.data.synthetic_hands import LETTERS
+from asl_fast.models import saving
+from asl_fast.training import run, run_folder
+from asl_fast.training.run_folder import RunSettings
 from tests import forked
 from tests.samples import blobs, write_csv
 
@@ -36,7 +42,7 @@ def test_every_option_reaches_the_run(asl_fast_here, calls, folder, tmp_path, mo
     changes |= {"label_smoothing": 0.75, "batch_norm_momentum": 0.875}
     settings = {"recipe": "best", "seed": 3, "precision": "float32", "jit": "off"}
     settings |= {"resident": "on", "steps_per_execution": 4, "strategy": "none"}
-    settings |= {"checkpoint_seconds": 5.0, "out": Path("x[/b] :cat:")}
+    settings |= {"checkpoint_seconds": 5.0, "out": Path("x[/b] :cat:"), "damaged": "skip"}
     options = [
         text
         for name, value in {**changes, **settings}.items()
@@ -102,6 +108,31 @@ def test_a_signal_stops_a_run_that_can_then_be_resumed(
     resumed = asl_fast_here("train", "--resume", "--out", out)
     assert resumed.returncode == 143, resumed.stderr
     assert "Stopped. Resume with:" in resumed.stderr
+
+
+def test_a_resumed_run_leaves_out_damaged_records_again(asl_fast_here, calls, folder, tmp_path):
+    for name in ("train", "valid"):
+        convert(folder / f"sign_mnist_{name}.csv", tmp_path / "records" / name, workers=1)
+        shard = next((tmp_path / "records" / name).glob("*.tfrecord"))
+        content = bytearray(shard.read_bytes())
+        content[40] ^= 1
+        shard.write_bytes(content)
+    data = dataset.load(tmp_path / "records", damaged="skip")
+    changes = {"epochs": 2, "batch_size": 40}
+    places = [split.source for split in (data.train, data.valid)]
+    chosen = RunSettings(places, recipe="course", changes=changes, damaged="skip")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 30, {})
+    with run_folder.opened(tmp_path / "run", checkpoints, chosen, resume=False):
+        pass
+    resumed = asl_fast_here("train", "--resume", "--out", tmp_path / "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (calls[0]["rows"], calls[0]["damaged"]) == (119, "skip")
+    # What the finished run was measured on is read as it was, too.
+    facts = {"dataset": data.describe(), "settings": {"damaged": "skip"}}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(facts))
+    saving.save_model(build_cnn(), tmp_path / "run" / "model.keras", LETTERS)
+    measured = asl_fast_here("evaluate", tmp_path / "run", "--json")
+    assert json.loads(measured.stdout)["rows"] == 47
 
 
 def test_the_built_in_set_is_named_before_and_after(asl_fast_here, calls, monkeypatch):

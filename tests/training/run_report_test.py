@@ -84,7 +84,7 @@ def test_the_page_describes_the_run(home, tmp_path):
     assert float(re.search(r"waits for augmentation ([\d.]+) % of a step", seen)[1]) > 0
 
     valid = dataset.load(home / "data").valid
-    model = evaluation.load_model(home / "run")
+    model, _ = evaluation.load_model(home / "run")
     labels, probabilities = evaluation.predict(model, valid)
     predictions = probabilities.argmax(axis=-1)
     wrong = np.flatnonzero(predictions != labels)
@@ -192,3 +192,21 @@ def test_a_folder_without_a_whole_run_is_rejected_in_one_line(folder, tmp_path, 
         report.write(folder, tmp_path / "page.html")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_range_of_pixels_can_be_chosen(home, tmp_path, unmeasured):
+    """The run's file tells it, so the pixels of another are not what the model expects."""
+    out = tmp_path / "page.html"
+    model, _ = evaluation.load_model(home / "run")
+    valid = dataset.load(home / "data").valid
+    right = {}
+    for pixels in ("0-1", "-1-1"):
+        labels, probabilities = evaluation.predict(model, valid, pixels=pixels)
+        right[pixels] = int(np.sum(probabilities.argmax(axis=1) == labels))
+        result = CliRunner().invoke(
+            cli.app, ["report", str(home / "run"), "--out", str(out), "--pixels", pixels]
+        )
+        assert result.exit_code == 0, result.output
+        sentence = f"{right[pixels]} of 48 validation images are classified correctly"
+        assert sentence in text_of(out.read_text())
+    assert right["0-1"] != right["-1-1"]

@@ -221,7 +221,7 @@ def test_resident_on_is_insisted_on(folder, tmp_path, monkeypatch):
 def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     settings = {"recipe": "fast", "changes": {"epochs": 9}, "augment": True, "seed": 0}
     settings |= {"precision": "auto", "jit": "auto", "resident": "auto"}
-    settings |= {"steps_per_execution": None, "deterministic": False}
+    settings |= {"steps_per_execution": None, "deterministic": False, "damaged": "stop"}
     data = {"data": None, "train": None, "valid": None}
     assert resumed(tmp_path, data, settings, given=set()) == (data, settings)
 
@@ -234,6 +234,9 @@ def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     expected["changes"] = {"epochs": 9, "batch_size": 40}
     files_and_settings = resumed(tmp_path, data, settings, given={"epochs", "seed"})
     assert files_and_settings == ({"data": None, "train": "a.csv", "valid": "b.csv"}, expected)
+    del begun["damaged"]  # as earlier versions wrote it
+    path.write_text(json.dumps(begun))
+    assert resumed(tmp_path, data, settings, given={"epochs", "seed"}) == files_and_settings
 
     moved = data | {"data": "elsewhere"}
     assert resumed(tmp_path, moved, settings, given={"data"})[0] == moved
