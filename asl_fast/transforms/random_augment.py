@@ -13,7 +13,7 @@ import tensorflow as tf
 from asl_fast.system.private_api import silence_retracing_warning
 from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
-from asl_fast.transforms.checks import check, check_choice, finite, plain
+from asl_fast.transforms.checks import check, check_choice, finite, is_seed, plain
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.transform import Parameters, Side, image_shape
 
@@ -292,10 +292,9 @@ class RandomAugment(keras.layers.Layer):
 
 
 def _seed(seed: Any) -> int:
-    seed = random.randrange(2**32) if seed is None else plain(seed)
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    check("seed", "an int in [0, 2**32) or None", seed, whole and 0 <= seed < 2**32)
-    return seed
+    seed = plain(seed)
+    check("seed", "an int in [0, 2**32) or None", seed, is_seed(seed))
+    return random.randrange(2**32) if seed is None else seed
 
 
 RandomAugment.__doc__ = (RandomAugment.__doc__ or "").replace("{options}", options_text(8))
