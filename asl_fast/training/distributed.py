@@ -99,12 +99,12 @@ def distributed(
         spec = dataset.element_spec
         return dataset
 
-    of_batch = step_data(model, source.prepare, class_weight)
+    of_batch, own = step_data(model, source.prepare, class_weight), has_own_step(model)
 
     def data_of(values: Any) -> Any:
         batch, weight = rebuilt(values)
         data = of_batch(batch)
-        return data if has_own_step(model) else _weighted(data, weight)
+        return data if own else _weighted(data, weight)
 
     with preparing(model, data_of, steps_per_execution), _synchronized(model):
         batches = strategy.distribute_datasets_from_function(of_worker)

@@ -152,7 +152,7 @@ def fit(
         x,
         y,
         sample_weight,
-        batch_size=batch_size,
+        batch_size=batch_size and int(batch_size),
         validation_split=0.0 if validation_data is not None else validation_split,
         shuffle=bool(shuffle),
         augment=augment,
@@ -167,7 +167,7 @@ def fit(
     if source.augments:
         _warn_of_augmenting_layers(model)
     steps = source.steps_per_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
-    span = Span(initial_epoch, epochs, steps)
+    span = Span(int(initial_epoch), int(epochs), steps)
     training = _Training(model, source, span, callbacks, steps_per_execution)
     with contextlib.ExitStack() as stack:
         train = stack.enter_context(_alone(model))
@@ -254,7 +254,7 @@ class _Training:
             and not isinstance(source, KerasSource)
             and span.steps is not None
         )
-        self._steps_per_execution = steps_per_execution or self._choose_steps_per_execution()
+        self._steps_per_execution = int(steps_per_execution or self._choose_steps_per_execution())
         self._checkpointing: Checkpointing | None = None
         if span.steps is None:
             begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731

@@ -345,7 +345,7 @@ def _images(leaves: list[Any]) -> list[Any]:
     """
     told = "a list or dictionary as `x` is one, with None for what is no image"
     arrays = [leaf for leaf in leaves if isinstance(leaf, tf.Tensor)]
-    candidates = [leaf for leaf in arrays if leaf.shape.rank == 4]
+    candidates = [leaf for leaf in arrays if leaf.shape.rank == 4 and leaf.dtype != tf.string]
     unclear = [
         leaf
         for leaf in arrays
@@ -370,6 +370,8 @@ def _no_image(leaf: Any) -> ValueError:
     shape = getattr(leaf, "shape", None)
     rank: int | None = None if shape is None else shape.rank
     advice = "; add the axis of channels, as by `x[..., None]`" if rank == 3 else ""
+    if shape is not None and rank is None:
+        advice = "; tell the shape of a dataset's images, as by `tf.ensure_shape` in `map`"
     return ValueError(
         "`x` must hold images of the shape (n, height, width, channels), or channels first, to be "
         f"augmented or standardised{advice}. Received: the shape "
