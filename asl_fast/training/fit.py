@@ -361,7 +361,9 @@ class _Training:
         compiled, steps = self._model.steps_per_execution, self.span.steps
         # With a strategy all workers must agree, whichever callbacks one of them has.
         by_batch = not self._distributed and _handles_batches(self.callbacks)
-        if compiled > 1 or steps is None or by_batch:
+        # Keras's own loop over several steps fails where a strategy shares out its batches.
+        by_keras = self._strategy is not None and not self._distributed
+        if compiled > 1 or steps is None or by_batch or by_keras:
             return compiled
         kind = "GPU" if device.accelerator() else "CPU"
         return choose_steps_per_execution(steps, self._source.batch_size, kind)

@@ -124,7 +124,9 @@ def _check_images(model: keras.Model, x: Any) -> None:
         if not isinstance(given, tf.Tensor) or taken is None:
             continue
         if given.dtype == tf.string and taken.dtype != "string":
-            raise ValueError(f"`x` holds strings, but the model's input {taken.name!r} takes numbers")
+            raise ValueError(
+                f"`x` holds strings, but the model's input {taken.name!r} takes numbers"
+            )
         both = given.shape.rank == 4 and len(taken.shape) == 4
         if both and not given.shape.is_compatible_with(taken.shape):
             raise ValueError(
