@@ -91,8 +91,6 @@ def fitting_labels(model: keras.Model) -> Callable[[Any], Any]:
         ValueError: On labels that are neither; when called.
     """
     kind, classes = _kind(model), _classes(model)
-    if has_own_step(model):
-        return lambda y: y
 
     def fit(y: Any) -> Any:
         for part in tf.nest.flatten(y):
