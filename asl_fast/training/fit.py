@@ -78,7 +78,8 @@ def fit(
     The arguments mean what they do in `keras.Model.fit`, except as stated here. Callbacks, metrics,
     progress bar and history are Keras's own. They see `model` itself, which holds no augmentation
     and saves as the plain Keras model that it is. A `train_step` or `compute_loss` of the model's
-    own gets what Keras gives it; otherwise labels may be one-hot or integers, whatever the loss.
+    own gets what Keras gives it; otherwise labels may be one-hot or integers, whatever the loss, if
+    the model's output shape is known.
 
     Args:
         model: Compiled.
