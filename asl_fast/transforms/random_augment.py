@@ -12,9 +12,10 @@ import tensorflow as tf
 from asl_fast.system.private_api import silence_retracing_warning
 from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
-from asl_fast.transforms.checks import check, check_choice, finite, plain
+from asl_fast.transforms.checks import check, check_choice, finite, is_seed, plain
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.registration import PACKAGE
+from asl_fast.transforms.tensorflow_layer import CallCounter, TensorFlowLayer
 from asl_fast.transforms.transform import Parameters, Side, image_shape
 
 __all__ = ["RandomAugment"]
@@ -25,7 +26,7 @@ _OPTIONS = {field.name for field in dataclasses.fields(AugmentOptions)}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class RandomAugment(keras.layers.Layer):
+class RandomAugment(TensorFlowLayer):
     """Augments each image of a batch at random, on the device.
 
     The options are those of Keras's `ImageDataGenerator`; `AugmentOptions` describes their
@@ -95,7 +96,9 @@ class RandomAugment(keras.layers.Layer):
         check("mask_cval", "a finite number", mask_cval, finite(mask_cval))
         self.seed = _seed(seed)
         self.then = list(then)
-        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        of_keras = keras.config.backend() == "tensorflow"
+        counter = keras.random.SeedGenerator if of_keras else CallCounter
+        self.seed_generator = counter(self.seed)
 
     def draw(
         self,
@@ -303,10 +306,9 @@ class RandomAugment(keras.layers.Layer):
 
 
 def _seed(seed: Any) -> int:
-    seed = random.randrange(2**32) if seed is None else plain(seed)
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    check("seed", "an int in [0, 2**32) or None", seed, whole and 0 <= seed < 2**32)
-    return seed
+    seed = plain(seed)
+    check("seed", "an int in [0, 2**32) or None", seed, is_seed(seed))
+    return random.randrange(2**32) if seed is None else seed
 
 
 RandomAugment.__doc__ = (RandomAugment.__doc__ or "").replace("{options}", options_text(8))
