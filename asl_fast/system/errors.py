@@ -1,6 +1,12 @@
 """Errors the user can fix."""
 
-__all__ = ["DivergenceError", "InputError"]
+__all__ = [
+    "DivergenceError",
+    "ImageFileError",
+    "InputError",
+    "MissingColumnError",
+    "WrongTypeError",
+]
 
 
 class InputError(ValueError):
@@ -13,3 +19,18 @@ class InputError(ValueError):
 
 class DivergenceError(InputError):
     """The loss became NaN or infinite; the message names the step."""
+
+
+class WrongTypeError(TypeError, InputError):
+    """A value is of a type that its argument does not take."""
+
+
+class ImageFileError(FileNotFoundError, InputError):
+    """A file or folder of images is missing or can't be read."""
+
+
+class MissingColumnError(KeyError, InputError):
+    """A table lacks a column."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would quote it

@@ -130,7 +130,7 @@ def make_source(
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
-        return _IteratorSource(x, shuffle)
+        return KerasSource(x.sequence()) if x.by_keras else _IteratorSource(x, shuffle)
     preprocessing = _Preprocessing(model, augment, standardize, seed)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
