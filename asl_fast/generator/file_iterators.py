@@ -14,11 +14,12 @@ import pandas as pd
 import tensorflow as tf
 
 from asl_fast.generator.iterators import Iterator as BatchIterator
+from asl_fast.generator.iterators import whole
 from asl_fast.generator.rows import UNREADABLE, FileRows, as_tensor
 from asl_fast.images.decode import check_size, sniff
 from asl_fast.images.resize import INTERPOLATIONS
 from asl_fast.system import private_api
-from asl_fast.system.errors import ImageFileError, InputError, MissingColumnError
+from asl_fast.system.errors import InputError, input_error
 
 __all__ = ["DataFrameIterator", "DirectoryIterator"]
 
@@ -51,7 +52,8 @@ class _FileIterator(BatchIterator):
                 f"`interpolation`: Invalid interpolation method {interpolation!r} specified. "
                 f"Supported methods are {', '.join(INTERPOLATIONS)}"
             )
-        if len(target_size) != 2 or not all(side > 0 for side in target_size):
+        sides = [whole("target_size", side) for side in target_size]
+        if len(sides) != 2 or min(sides) < 1:
             raise InputError(
                 f"`target_size` must be a pair (height, width) of ints. Received: {target_size!r}"
             )
@@ -76,7 +78,7 @@ class _FileIterator(BatchIterator):
             if bad:
                 path, problem = bad[0]
                 others = f", as do {len(bad) - 1} other files" if len(bad) > 1 else ""
-                raise ImageFileError(
+                raise input_error(FileNotFoundError)(
                     f"cannot identify image file {path}, which {problem}{others}. Repair or remove "
                     "it, or pass on_error='skip'"
                 )
@@ -159,7 +161,9 @@ class _FileIterator(BatchIterator):
             )
             return keras.utils.img_to_array(image, self.data_format, "float32")
         except (OSError, SyntaxError, ValueError) as error:
-            raise ImageFileError(f"cannot identify image file {path}{UNREADABLE}") from error
+            raise input_error(FileNotFoundError)(
+                f"cannot identify image file {path}{UNREADABLE}"
+            ) from error
 
     def _completed(self, x: np.ndarray, rows: np.ndarray) -> Any:
         y: Any
@@ -408,10 +412,14 @@ _WITH_CLASSES = ("binary", "categorical", "sparse")
 def _check_columns(
     rows: pd.DataFrame, x_col: str, y_col: Any, weight_col: str | None, class_mode: str | None
 ) -> None:
+    if not isinstance(rows, pd.DataFrame):
+        raise input_error(AttributeError)(
+            f"`dataframe` must be a pandas.DataFrame. Received: {type(rows).__name__}"
+        )
     labels = [] if class_mode in ("input", None) else y_col if isinstance(y_col, list) else [y_col]
     for column in (x_col, *labels, *([weight_col] if weight_col else [])):
         if column not in rows:
-            raise MissingColumnError(
+            raise input_error(KeyError)(
                 f"The dataframe has no column {column!r}. It has: {', '.join(map(str, rows))}"
             )
 

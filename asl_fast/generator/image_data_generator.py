@@ -15,7 +15,7 @@ from asl_fast.generator import replay
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
 from asl_fast.generator.iterators import NumpyArrayIterator, is_users, remembered
 from asl_fast.system import private_api
-from asl_fast.system.errors import InputError, WrongTypeError
+from asl_fast.system.errors import InputError, input_error
 from asl_fast.transforms import augmentation, standardize
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.checks import plain
@@ -163,14 +163,16 @@ class ImageDataGenerator(private_api.KerasGenerator):
         if rng not in ("stateless", "keras"):
             raise ValueError(f"`rng` must be 'stateless' or 'keras'. Received: {rng!r}")
         if preprocessing_function and not callable(preprocessing_function):
-            raise WrongTypeError(
+            raise input_error(TypeError)(
                 "`preprocessing_function` must be None or a function: "
                 f"{type(preprocessing_function).__name__!r} object is not callable"
             )
         try:
             np.dtype(self.dtype)
         except TypeError as error:
-            raise WrongTypeError(f"`dtype` must be one of NumPy's, as 'float32': {error}") from None
+            raise input_error(TypeError)(
+                f"`dtype` must be one of NumPy's, as 'float32': {error}"
+            ) from None
         try:
             self.augment_options(), self.standards()
         except ValueError as error:
@@ -440,7 +442,7 @@ class ImageDataGenerator(private_api.KerasGenerator):
     def _raise_if_keras_does(self, text: str) -> None:
         """Raises an error of the type that Keras raises at the first batch, if it does."""
         probe = copy.copy(self)
-        vars(probe)["preprocessing_function"] = None
+        probe.preprocessing_function = None
         image = np.zeros((3, 8, 8) if self.data_format == "channels_first" else (8, 8, 3), "f")
         own, state = private_api.KerasGenerator, np.random.get_state()
         try:
@@ -450,17 +452,10 @@ class ImageDataGenerator(private_api.KerasGenerator):
                     drawn = own.get_random_transform(probe, image.shape)
                     own.standardize(probe, own.apply_transform(probe, image.copy(), drawn))
         except Exception as error:
-            raise _of_type(error)(text) from error
+            kind = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
+            raise input_error(kind)(text) from error
         finally:
             np.random.set_state(state)
-
-
-def _of_type(error: Exception) -> type[Exception]:
-    """Returns an error class that is `InputError` and of an error's type."""
-    kind = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
-    if issubclass(InputError, kind):
-        return InputError
-    return WrongTypeError if kind is TypeError else type(kind.__name__, (kind, InputError), {})
 
 
 _FLAGS = (
@@ -472,17 +467,18 @@ _FLAGS = (
     "horizontal_flip",
     "vertical_flip",
 )
+_NONE_IS_OFF = ("rotation_range", "width_shift_range", "height_shift_range", "shear_range")
 # SciPy has two names for it.
 _FILL_MODES = {"grid-mirror": "reflect"}
 
 
 def _plain(name: str, value: Any) -> Any:
     """Returns an option's value as `AugmentOptions` and `StandardizeOptions` take it."""
-    if name in _FLAGS:
+    if name in _FLAGS and not (value is None and name.endswith("_flip")):
         return bool(value)
     if name == "fill_mode" and isinstance(value, str):
         return _FILL_MODES.get(value, value)
-    if value is None and name.endswith("_range") and name != "brightness_range":
+    if value is None and name in _NONE_IS_OFF:
         return 0
     return plain(int(value) if isinstance(value, bool) else value)
 

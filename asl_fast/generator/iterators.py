@@ -30,7 +30,7 @@ from asl_fast.generator.pipeline import Pipeline
 from asl_fast.generator.replay import Replay
 from asl_fast.generator.rows import ERROR_PREFIX, ArrayRows, Rows
 from asl_fast.system import private_api
-from asl_fast.system.errors import ImageFileError, InputError, WrongTypeError
+from asl_fast.system.errors import InputError, input_error
 from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "is_users",
     "plain_errors",
     "remembered",
+    "whole",
 ]
 
 # Seconds of augmenting image by image after which a compiled program is worth its making.
@@ -50,12 +51,12 @@ _LARGE_IMAGE = 64 * 64
 _SEARCHED_AT_ONCE = 2**22
 
 # What the pipeline is made of; where one is assigned, it is made anew.
-_DATA = frozenset(
-    ("x", "y", "x_misc", "sample_weight", "_sample_weight", "classes", "class_indices", "_targets")
-    + ("class_mode", "filenames", "_filepaths", "target_size", "image_shape", "color_mode")
-    + ("interpolation", "keep_aspect_ratio", "dtype", "data_format", "save_to_dir", "n")
-    + ("image_data_generator", "batch_size")
-)
+_DATA = {
+    *("x", "y", "x_misc", "sample_weight", "_sample_weight", "classes", "class_indices"),
+    *("class_mode", "_targets", "filenames", "_filepaths", "target_size", "image_shape"),
+    *("color_mode", "interpolation", "keep_aspect_ratio", "dtype", "data_format", "save_to_dir"),
+    *("image_data_generator", "n", "batch_size"),
+}
 # What subclasses override to change which samples a batch holds, or how it is made.
 MEMBERS = (
     "_get_batches_of_transformed_samples",
@@ -149,10 +150,10 @@ class Iterator(tf.data.Dataset, private_api.KerasIterator):
 
     def _set_up(self) -> None:
         """Checks what Keras's constructor leaves unchecked, and opens the books."""
-        batch_size = _whole("batch_size", self.batch_size)
+        batch_size = whole("batch_size", self.batch_size)
         if batch_size < 1:
             raise InputError(f"`batch_size` must be at least 1. Received: {batch_size!r}")
-        seed = None if self.seed is None else _whole("seed", self.seed)
+        seed = None if self.seed is None else whole("seed", self.seed)
         if seed is not None and not 0 <= seed < 2**32:
             raise InputError(
                 "`seed` must be None or an int: Seed must be between 0 and 2**32 - 1. "
@@ -481,9 +482,16 @@ class Iterator(tf.data.Dataset, private_api.KerasIterator):
             self.augment_options,
             [functools.partial(self._image, row) for row in rows],
             drawn,
-            getattr(self.image_data_generator, "apply_transform", None),
+            self._change_pixels,
             _threads().map if large else map,
         )
+
+    def _change_pixels(self, image: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
+        """Applies channel shift and brightness by Keras's code, which needs channels last."""
+        first = self.data_format == "channels_first"
+        image = image.transpose(1, 2, 0) if first else image
+        image = self.image_data_generator.apply_transform(image, parameters)
+        return image.transpose(2, 0, 1) if first else image
 
     def _compiled(self, sequential: bool) -> Pipeline | None:
         """Returns the pipeline once its program is compiled, which happens in the background."""
@@ -632,13 +640,14 @@ def _tuples(batch: Any) -> Any:
     return np.asarray(batch)
 
 
-def _whole(name: str, value: Any) -> int:
+def whole(name: str, value: Any) -> int:
+    """Returns an argument as an int; refuses floats, strings and the like."""
     try:
         return operator.index(value)
     except TypeError:
-        raise WrongTypeError(
-            f"`{name}` must be {'an' if name == 'batch_size' else 'None or an'} int: "
-            f"{type(value).__name__!r} object cannot be interpreted as an integer. "
+        kind = type(value).__name__
+        raise input_error(TypeError)(
+            f"`{name}` must be of ints: {kind!r} object cannot be interpreted as an integer. "
             f"Received: {value!r}"
         ) from None
 
@@ -647,7 +656,9 @@ def _check_saving(folder: Any, ending: str) -> None:
     if not folder:
         return
     if not Path(folder).is_dir():
-        raise ImageFileError(f"`save_to_dir` must be an existing folder. Received: {folder!r}")
+        raise input_error(FileNotFoundError)(
+            f"`save_to_dir` must be an existing folder. Received: {folder!r}"
+        )
     if f".{ending}".lower() not in Image.registered_extensions():
         raise InputError(f"`save_format`: unknown file extension: .{ending}")
 
@@ -665,7 +676,9 @@ def plain_errors() -> IteratorOf[None]:
         if not prefix:
             raise
         line = text.splitlines()[0].rstrip().removesuffix("]")
-        raise ImageFileError(re.sub(r"\\(.)", r"\1", line)) from None  # TensorFlow escapes quotes
+        raise input_error(FileNotFoundError)(
+            re.sub(r"\\(.)", r"\1", line)
+        ) from None  # TensorFlow escapes quotes
 
 
 # What users' functions raised within a graph, which would arrive as TensorFlow's error.

@@ -1,12 +1,8 @@
 """Errors the user can fix."""
 
-__all__ = [
-    "DivergenceError",
-    "ImageFileError",
-    "InputError",
-    "MissingColumnError",
-    "WrongTypeError",
-]
+import functools
+
+__all__ = ["DivergenceError", "InputError", "input_error"]
 
 
 class InputError(ValueError):
@@ -21,16 +17,15 @@ class DivergenceError(InputError):
     """The loss became NaN or infinite; the message names the step."""
 
 
-class WrongTypeError(TypeError, InputError):
-    """A value is of a type that its argument does not take."""
+@functools.cache
+def input_error(kind: type[Exception]) -> type[InputError]:
+    """Returns an `InputError` that is an error of another kind too, for scripts that expect that.
 
-
-class ImageFileError(FileNotFoundError, InputError):
-    """A file or folder of images is missing or can't be read."""
-
-
-class MissingColumnError(KeyError, InputError):
-    """A table lacks a column."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # a KeyError would quote it
+    Args:
+        kind: A built-in exception, as `TypeError`.
+    """
+    if issubclass(InputError, kind):
+        return InputError
+    # A KeyError would quote its message.
+    members = {"__doc__": kind.__doc__, "__str__": lambda error: str(error.args[0])}
+    return type(f"{kind.__name__.removesuffix('Error')}InputError", (kind, InputError), members)

@@ -276,7 +276,7 @@ BROKEN[7, 0, 0] = np.inf
         (PIXELS[:0], None, {}, "`x` holds no images"),
         (BROKEN, None, {}, "Image 5 of `x` holds pixels that are not finite, as do 2 of 70"),
         (PIXELS, None, {"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
-        (PIXELS, None, {"batch_size": 2.5}, "`batch_size` must be an int"),
+        (PIXELS, None, {"batch_size": 2.5}, "`batch_size` must be of ints: 'float' object"),
         (PIXELS, None, {"seed": -1}, "Seed must be between 0 and 2..32 - 1"),
         (PIXELS, None, {"subset": "test"}, "Invalid subset name: test"),
     ],
