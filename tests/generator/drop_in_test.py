@@ -181,11 +181,8 @@ def test_a_sampler_of_the_users_own_decides_which_rows_come():
 def test_it_is_said_once_that_batches_are_made_image_by_image():
     iterators._say_once.cache_clear()
     mine = overriding(ImageDataGenerator, "standardize")()
-    with pytest.warns(
-        UserWarning, match="image by image, as by Keras: .*standardize. is overr"
-    ) as said:
-        for _ in range(3):
-            take(mine.flow(PIXELS), 2)
+    with pytest.warns(UserWarning, match="by image, as by Keras: .*standardize. is over") as said:
+        take(mine.flow(PIXELS), 2) + take(mine.flow(PIXELS), 2)
     assert len(said) == 1
 
 
@@ -247,28 +244,11 @@ def test_options_that_change_later_apply_to_iterators_too(at_once):
     "options",
     [
         {"rng": "keras", **COURSE},
-        (
-            {"width_shift_range": 3, "height_shift_range": [0.1, 0.3], "vertical_flip": True},
-            "stateless",
-        ),
-        (
-            {"shear_range": 20, "fill_mode": "constant", "cval": 0.5, "interpolation_order": 3},
-            "stateless",
-        ),
+        {"width_shift_range": 3, "height_shift_range": [0.1, 0.3], "vertical_flip": True},
+        {"shear_range": 20, "fill_mode": "constant", "cval": 0.5, "interpolation_order": 3},
         {"channel_shift_range": 0.3, "rescale": 3, "samplewise_center": True},
-        (
-            {"brightness_range": (0.5, 1.5), "data_format": "channels_first", "rotation_range": 40},
-            "stateless",
-        ),
-        (
-            {
-                "featurewise_center": True,
-                "zca_whitening": True,
-                "fill_mode": "wrap",
-                "zoom_range": 0.3,
-            },
-            "stateless",
-        ),
+        {"brightness_range": (0.5, 1.5), "data_format": "channels_first", "rotation_range": 40},
+        {"featurewise_center": True, "zca_whitening": True, "fill_mode": "wrap", "zoom_range": 0.3},
         {"dtype": "float64", "rotation_range": 90, "fill_mode": "reflect"},
         {"preprocessing_function": keras.applications.mobilenet.preprocess_input},
         {"preprocessing_function": lambda x: x[::-1] ** 2, "rotation_range": 20},
