@@ -329,6 +329,8 @@ class ImageDataGenerator(private_api.KerasGenerator):
         """Returns whether `fit` computes in a stream of batches rather than by Keras's code."""
         if len(x) and x.size * rounds <= _SMALL_FIT:
             return False
+        if np.dtype(self.dtype).kind != "f":
+            return False
         try:
             self.augment_options(), self.standards()
         except ValueError:
@@ -376,10 +378,6 @@ class ImageDataGenerator(private_api.KerasGenerator):
         Raises:
             ValueError: As for `augment_options`.
         """
-        if np.dtype(self.dtype) not in (np.float16, np.float32, np.float64):
-            raise ValueError(
-                f"`dtype` is fast as 'float16', 'float32' or 'float64'. Received: {self.dtype!r}"
-            )
         if vars(self).get("_standards") is None:
             values = {name: _plain(name, getattr(self, name)) for name in _STANDARDS}
             values["rescale"] = values["rescale"] or None

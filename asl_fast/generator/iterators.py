@@ -152,7 +152,8 @@ class Iterator(tf.data.Dataset, private_api.KerasIterator):
         """Checks what Keras's constructor leaves unchecked, and opens the books."""
         batch_size = whole("batch_size", self.batch_size)
         if batch_size < 1:
-            raise InputError(f"`batch_size` must be at least 1. Received: {batch_size!r}")
+            kind = ValueError if batch_size else ZeroDivisionError
+            raise input_error(kind)(f"`batch_size` must be at least 1. Received: {batch_size!r}")
         seed = None if self.seed is None else whole("seed", self.seed)
         if seed is not None and not 0 <= seed < 2**32:
             raise InputError(
@@ -197,12 +198,14 @@ class Iterator(tf.data.Dataset, private_api.KerasIterator):
 
     def _by_keras(self) -> bool:
         generator = self.image_data_generator
-        settings = (generator, getattr(generator, "settings", None))
+        settings = (generator, getattr(generator, "settings", None), self.dtype)
         if settings != self._settings:
             if self._settings is not None:
                 self._forget()
             self._settings = settings
-            self.augment_options, self._reason = _fast_options(generator, self.data_format)
+            self.augment_options, self._reason = _fast_options(
+                generator, self.data_format, self.dtype
+            )
         reason = self._reason or self._overridden() or _overridden_generator(generator)
         if reason:
             _say_once(reason)
@@ -595,8 +598,12 @@ def is_users(function: Any) -> bool:
     return function is not None and not module.startswith(private_api.KERAS_APPLICATIONS)
 
 
-def _fast_options(generator: Any, data_format: str) -> tuple[AugmentOptions | None, str | None]:
+def _fast_options(
+    generator: Any, data_format: str, dtype: Any
+) -> tuple[AugmentOptions | None, str | None]:
     """Returns the options to augment by, or why Keras's own code must."""
+    if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
+        return None, f"`dtype` is {dtype!r}, neither float16, float32 nor float64"
     if generator is None:
         return AugmentOptions(data_format=data_format, quirks=True), None
     if not hasattr(generator, "augment_options"):
