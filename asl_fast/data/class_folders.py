@@ -19,7 +19,8 @@ def check_links(folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in classes:
         place = os.path.realpath(os.path.join(folder, name))
-        if Path(os.path.realpath(folder)).is_relative_to(place):
+        link = os.path.islink(os.path.join(folder, name))
+        if link and Path(os.path.realpath(folder)).is_relative_to(place):
             raise InputError(f"{os.path.join(folder, name)} is a link to a folder that holds it.")
         if place in seen:
             raise InputError(

@@ -1,6 +1,8 @@
 """Errors the user can fix, and text from outside in messages."""
 
-__all__ = ["DivergenceError", "InputError", "printable"]
+import functools
+
+__all__ = ["DivergenceError", "InputError", "input_error", "printable"]
 
 _BEGIN, _END = 1000, 500  # characters of a message that are kept
 
@@ -26,3 +28,17 @@ class DivergenceError(InputError):
 def printable(text: str) -> str:
     """Returns text with escapes for what a terminal would obey or can't show."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+@functools.cache
+def input_error(kind: type[Exception]) -> type[InputError]:
+    """Returns an `InputError` that is an error of another kind too, for scripts that expect that.
+
+    Args:
+        kind: A built-in exception, as `TypeError`.
+    """
+    if issubclass(InputError, kind):
+        return InputError
+    # A KeyError would quote its message.
+    members = {"__doc__": kind.__doc__, "__str__": lambda error: str(error.args[0])}
+    return type(f"{kind.__name__.removesuffix('Error')}InputError", (kind, InputError), members)

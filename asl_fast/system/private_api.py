@@ -10,6 +10,7 @@ import contextlib
 import math
 import pkgutil
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "UNEXPECTED_COUNT",
     "UNPARSED_RECORD",
     "build_symbolically",
+    "called_by_keras",
     "compile_metrics",
     "dataset_and_ancestors",
     "file_error_reason",
@@ -57,6 +59,12 @@ KERAS_APPLICATIONS = "keras.src.applications"
 _IMPORTED = {
     # Subclassed: `tf.data.Iterator` is its abstract base.
     "OwnedIterator": "tensorflow.python.data.ops.iterator_ops:OwnedIterator",
+    # Subclassed: `keras.preprocessing.image` lacks them, where TensorFlow's copy of Keras has them.
+    "KerasGenerator": f"{KERAS_GENERATOR}:ImageDataGenerator",
+    "KerasIterator": f"{KERAS_GENERATOR}:Iterator",
+    "KerasNumpyArrayIterator": f"{KERAS_GENERATOR}:NumpyArrayIterator",
+    "KerasDirectoryIterator": f"{KERAS_GENERATOR}:DirectoryIterator",
+    "KerasDataFrameIterator": f"{KERAS_GENERATOR}:DataFrameIterator",
     # Public functions tell how much memory is used, not how much may be.
     "list_local_devices": "tensorflow.python.client.device_lib:list_local_devices",
     # Only switching it on is public.
@@ -99,7 +107,8 @@ PRIVATE_ATTRIBUTES = (
 def __getattr__(name: str) -> Any:
     if name not in _IMPORTED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return pkgutil.resolve_name(_IMPORTED[name])
+    globals()[name] = found = pkgutil.resolve_name(_IMPORTED[name])
+    return found
 
 
 # Keras
@@ -181,6 +190,12 @@ def without_strategy(model: Any) -> Iterator[None]:
 def validation_split(generator: Any) -> float:
     """Returns the `validation_split` that Keras's `ImageDataGenerator` was made with."""
     return generator._validation_split
+
+
+def called_by_keras() -> bool:
+    """Returns whether Keras called the function that asks."""
+    caller: Any = sys._getframe(2)
+    return caller.f_globals.get("__name__", "").startswith("keras.")
 
 
 # TensorFlow

@@ -145,7 +145,7 @@ def make_source(
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
         _refuse(x, "which brings its own", **extras, **changes)
-        return _IteratorSource(x, shuffle)
+        return KerasSource(x.sequence()) if x.by_keras else _IteratorSource(x, shuffle)
     preprocessing = Preprocessing(model, seed=seed, **changes)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
