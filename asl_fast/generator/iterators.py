@@ -212,7 +212,8 @@ class Iterator(tf.data.Dataset, private_api.KerasIterator):
         return reason is not None
 
     def _overridden(self) -> str | None:
-        kind, own = type(self), _own_class(type(self))
+        kind: Any = type(self)
+        own = _own_class(kind)
         if kind is own and not MEMBERS & vars(self).keys():
             return None
         for name in sorted(MEMBERS):
@@ -593,7 +594,7 @@ class _ShuffleFlag(int):
 
 
 @functools.cache
-def _own_class(kind: type) -> type:
+def _own_class(kind: Any) -> type:
     return next(c for c in kind.__mro__ if c.__module__.startswith("asl_fast.generator"))
 
 
