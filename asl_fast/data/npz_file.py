@@ -92,7 +92,7 @@ class NpzFile(DataSource):
         pixels = _array(self._path, self._array)
         low, high, floats = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
         scaled = floats and low >= 0 and high <= 1
-        images = np.empty(pixels.shape, np.uint8)
+        images: np.ndarray = np.empty(pixels.shape, np.uint8)
         for first in range(0, len(pixels), _ROWS_AT_ONCE):
             part = pixels[first : first + _ROWS_AT_ONCE]
             # Integers up to 1 are more likely truncated from floats than nearly black images.

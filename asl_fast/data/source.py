@@ -139,6 +139,6 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
     """Returns the SHA-256 of a set in memory."""
-    digest = hashlib.sha256(np.ascontiguousarray(images))
-    digest.update(np.ascontiguousarray(labels))
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()
