@@ -29,6 +29,10 @@ _ALIGNMENT = 64
 # (0.004, as for random permutations).
 _SHUFFLE_ROUNDS = 12
 
+# It also looks among 65,536 numbers for those below the number of rows. Sorting random numbers is
+# faster where rows are fewer than this.
+_FEW_ROWS = 256
+
 
 class Batch(NamedTuple):
     """A batch as the training step receives it.
@@ -117,6 +121,11 @@ def shuffled(positions: tf.Tensor, rows: int | tf.Tensor, seed: int, epoch: tf.T
         seed: In [0, 2**32).
         epoch: Integer scalar.
     """
+    if isinstance(rows, int) and rows < _FEW_ROWS:
+        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+        numbers = tf.random.stateless_uniform([rows], key, None, None, tf.uint32)
+        order = tf.cast(tf.argsort(numbers, stable=True), positions.dtype)
+        return tf.gather(order, positions)
     return tf.raw_ops.RandomIndexShuffle(
         index=positions,
         seed=tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32), 0]),
