@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -27,7 +27,6 @@ __all__ = [
     "quietly",
     "say",
     "status",
-    "warn_if_built_in",
 ]
 
 # Paths and names are printed as they are: "[b]" is no markup in them, and ":cat:" no picture.
@@ -79,51 +78,57 @@ def load_tensorflow(verbose: bool = False) -> None:
             quiet.import_tensorflow()
 
 
-def load_data(
-    data: Path | None,
-    train: Path | None,
-    valid: Path | None,
-    *,
-    damaged: str = "stop",
-    service: str = "",
-) -> "Dataset":
-    """Loads a data set, with a progress bar, and prints what it is."""
+def load_data(data: Path | str | None, **options: Any) -> "Dataset":
+    """Loads a data set, with a progress bar, and prints what it is.
+
+    Args:
+        data: The folder or file, or None.
+        **options: As for `dataset.load`.
+    """
     with data_progress() as advance:
         from asl_fast.data import dataset as datasets
 
-        dataset = datasets.load(
-            data, train=train, valid=valid, progress=advance, damaged=damaged, service=service
-        )
+        dataset = datasets.load(data, progress=advance, **options)
     for name, split in (("train", dataset.train), ("valid", dataset.valid)):
-        spelling = "" if split.spelling == "either" else f", {split.spelling} labels"
-        say(f"{name}: {split.source}, {split.rows:,} rows{spelling}", to=notes)
-    warn_if_built_in(dataset)
+        images = datasets.in_words(split.shape)
+        kind = {
+            "either": "",
+            "own": f" of {images} in {len(split.classes)} classes",
+        }.get(split.spelling, f", {split.spelling} labels")
+        say(f"{name}: {split.source}, {split.rows:,} rows{kind}", to=notes)
+    if dataset.name == datasets.BUILT_IN:
+        warning = ("These are drawn hands, not photographs:", "bold yellow")
+        advice = (
+            " no data folder was given. The accuracy says nothing about photographs. Pass --data "
+            "FOLDER to use some; asl-fast data fetch downloads the course's."
+        )
+        say(Text.assemble(warning, advice), to=notes)
     return dataset
 
 
 def load_data_of(
     model: Path, data: Path | None, train: Path | None, valid: Path | None
 ) -> "Dataset":
-    """Loads the data set that was given, or else that of the run whose folder `model` is."""
-    if data or train or valid:
-        return load_data(data, train, valid)
+    """Loads the data set that was given, as the model takes it, or else that of the model's run.
+
+    Args:
+        model: A file, or the folder of a run.
+        data: As for `dataset.load`; a single set is measured whole.
+        train: As for `dataset.load`.
+        valid: As for `dataset.load`.
+    """
+    from asl_fast.models import saving
     from asl_fast.training import run_folder
 
-    files = run_folder.data_files(model)
-    return load_data(files.get("data"), files.get("train"), files.get("valid"))
-
-
-def warn_if_built_in(dataset: "Dataset") -> None:
-    """Warns that the accuracy on drawn hands means nothing for photographs."""
-    from asl_fast.data.dataset import BUILT_IN
-
-    if dataset.name == BUILT_IN:
-        warning = ("These are drawn hands, not photographs:", "bold yellow")
-        advice = (
-            " no data folder was given. The accuracy says nothing about photographs. Pass --data "
-            "FOLDER to use some."
-        )
-        say(Text.assemble(warning, advice), to=notes)
+    if not (data or train or valid):
+        place = run_folder.data_files(model)
+        return load_data(place.pop("folder", None), **place)
+    shape = getattr(saving.load_model(model), "input_shape", None)
+    as_taken: dict[str, Any] = {}
+    if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]:
+        as_taken = {"image_size": shape[1:3], "color": "grayscale" if shape[3] == 1 else "rgb"}
+    classes = saving.read_letters(model)
+    return load_data(data, train=train, valid=valid, classes=classes, undivided=True, **as_taken)
 
 
 @contextlib.contextmanager

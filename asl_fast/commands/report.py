@@ -24,9 +24,13 @@ def report(
     verbose: options.Verbose = False,
 ) -> None:
     """Write a run as one HTML page that needs no other file."""
-    dataset = console.load_data(data, train, valid) if data or train or valid else None
     console.load_tensorflow(verbose)
-    from asl_fast.training import run_report
+    from asl_fast.training import run_folder, run_report
+
+    dataset = None
+    if data or train or valid:
+        moved = {**run_folder.data_files(run), "folder": data, "train": train, "valid": valid}
+        dataset = console.load_data(moved.pop("folder"), **moved)
 
     out = out or run / "report.html"
     with console.status("Reading the run") as progress:

@@ -11,9 +11,11 @@ from asl_fast.images.file_types import SUFFIXES
 
 __all__ = ["ClassFolders"]
 
+_VALIDATION = ("valid", "validation", "val", "test")  # names of folders, the preferred first
+
 
 class ClassFolders(FileTable):
-    """The image files in the sub-folders of a folder, at any depth.
+    """The image files in the sub-folders of a folder, at any depth; hidden ones are left out.
 
     Args:
         folder: Holds a folder for each class, of its name.
@@ -28,13 +30,35 @@ class ClassFolders(FileTable):
 
     @classmethod
     def find(cls, path: Path) -> dict[str, DataSource]:
-        """Returns a folder of class folders as a single set."""
-        files = [
-            (os.path.join(root, file), entry.name)
-            for entry in sorted(os.scandir(path), key=lambda entry: entry.name)
-            if entry.is_dir()
-            for root, _, names in sorted(os.walk(entry.path))
-            for file in sorted(names)
-            if file.lower().endswith(SUFFIXES)
-        ]
-        return {"": cls(path, files)} if files else {}
+        """Returns class folders as a single set, or those of the folders train and valid."""
+        if not path.is_dir():
+            return {}
+        train = _files(path / "train")
+        if not train:
+            sets = {"": (path, _files(path))}
+        else:
+            places = {path / name: _files(path / name) for name in _VALIDATION}
+            valid = next((pair for pair in places.items() if pair[1]), None)
+            found = path / "train", train
+            sets = {"": found} if valid is None else {"train": found, "valid": valid}
+        return {split: cls(place, files) for split, (place, files) in sets.items() if files}
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """Returns the paths and class names of the files in class folders, sorted."""
+    if not folder.is_dir():
+        return []
+    return [
+        (os.path.join(root, file), entry.name)
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if entry.is_dir() and not _is_hidden(entry.name)
+        for root, _, names in sorted(os.walk(entry.path))
+        if not any(map(_is_hidden, Path(root).relative_to(folder).parts))
+        for file in sorted(names)
+        if file.lower().endswith(SUFFIXES) and not _is_hidden(file)
+    ]
+
+
+def _is_hidden(name: str) -> bool:
+    """Returns whether a name is of copies that notebooks and macOS leave behind."""
+    return name.startswith((".", "__MACOSX"))

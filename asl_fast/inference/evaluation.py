@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast.data.csv_table import CLASSES, SIDE
-from asl_fast.data.dataset import Split
+from asl_fast.data.dataset import Split, in_words
 from asl_fast.data.records import damage_in_words
-from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import figures
 from asl_fast.models import network, saving
-from asl_fast.models.pixel_range import RANGES, pixel_range, scale
+from asl_fast.models.pixel_range import RANGES, marked, pixel_range, scale
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
 from asl_fast.transforms.augment_options import AugmentOptions
@@ -26,9 +24,10 @@ from asl_fast.transforms.augmentation import output_to_input
 from asl_fast.transforms.warp import warp
 
 __all__ = [
+    "calibration_error",
+    "check",
     "count",
     "evaluate",
-    "load_model",
     "measure",
     "predict",
     "robustness",
@@ -45,32 +44,32 @@ _FAR_BETTER = 0.1  # in accuracy; below, another range may win by chance
 _log = logging.getLogger(__name__)
 
 
-def load_model(path: Path) -> keras.Model:
-    """Loads a model for Sign Language MNIST.
+def check(model: keras.Model, split: Split, path: Path) -> None:
+    """Checks that a model is one for a data set.
 
     Args:
-        path: A `.keras` or HDF5 file, or the folder of a run.
+        model: As `saving.load_model` returns it.
+        split: Of the data set.
+        path: The model's file, or the folder of its run.
 
     Raises:
-        InputError: The file can't be loaded, or the model has other inputs or letters.
+        InputError: The model has other inputs or classes.
     """
-    model = saving.load_model(path)
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if shapes != ((None, SIDE, SIDE, 1), (None, CLASSES)):
+    if shapes != ((None, *split.shape), (None, len(split.classes))):
         raise InputError(
-            f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes "
-            f"(None, {SIDE}, {SIDE}, 1) and outputs (None, {CLASSES})."
+            f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes images "
+            f"of {in_words(split.shape)} and outputs (None, {len(split.classes)})."
         )
-    letters = saving.read_letters(path)
-    if letters is not None and letters != tuple(LETTERS):
-        raise InputError(f"{path} has other letters than the data: {' '.join(letters)}.")
-    return model
+    classes = saving.read_letters(path)
+    if classes is not None and classes != split.classes:
+        raise InputError(f"{path} has other classes than the data: {' '.join(classes)}.")
 
 
 def predict(
     model: keras.Model, split: Split, mirrored: bool = False, pixels: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels, integers (n,), and the predicted probabilities, floats (n, 24).
+    """Returns the labels, integers (n,), and the predicted probabilities, floats (n, k).
 
     Args:
         model: As for `Classifier`.
@@ -93,15 +92,16 @@ def predict(
     return labels, probabilities
 
 
-def count(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Returns the confusion matrix, integers (24, 24): rows true, columns predicted letters.
+def count(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the confusion matrix, integers (k, k): rows true, columns predicted classes.
 
     Args:
-        labels: Integers (n,) in [0, 23], the true letters.
-        predictions: Integers (n,) in [0, 23], the predicted letters.
+        labels: Integers (n,) in [0, k), the true classes.
+        predictions: Integers (n,) in [0, k), the predicted classes.
+        classes: Int, k.
     """
-    pairs = np.bincount(labels * CLASSES + predictions, minlength=CLASSES**2)
-    return pairs.reshape(CLASSES, CLASSES)
+    pairs = np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2)
+    return pairs.reshape(classes, classes)
 
 
 def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
@@ -149,8 +149,9 @@ def evaluate(
     progress("Evaluating")
     pixels = pixel_range(model, pixels)
     labels, probabilities = predict(model, split, mirrored, pixels)
-    _try_other_ranges(model, split, pixels)
-    result = measure(labels, probabilities)
+    if marked(model) != pixels:
+        _try_other_ranges(model, split, pixels)
+    result = measure(labels, probabilities, split.classes)
     result |= {"mirrored": mirrored, "data": split.describe(), "pixels": pixels}
     if out is None:
         return result
@@ -159,16 +160,17 @@ def evaluate(
     predictions = probabilities.argmax(axis=1)
     rows, images = worst_mistakes(split, labels, probabilities)
     shares = probabilities[rows, predictions[rows]]
-    counts = count(labels, predictions)
-    figures.confusion(out / "confusion.png", counts)
-    figures.mistakes(out / "mistakes.png", images, labels[rows], predictions[rows], shares)
+    counts = count(labels, predictions, len(split.classes))
+    names = [(split.classes[labels[row]], split.classes[predictions[row]]) for row in rows]
+    figures.confusion(out / "confusion.png", counts, split.classes)
+    figures.mistakes(out / "mistakes.png", images, names, shares)
     figures.reliability(out / "reliability.png", result["calibration"])
     figures.robustness(out / "robustness.png", result["accuracy"], result["robustness"])
-    table = [[letter, *row] for letter, row in zip(LETTERS, counts.tolist(), strict=True)]
-    _write_csv(out / "confusion.csv", [["true letter", *LETTERS], *table])
-    names = ("precision", "recall", "f1", "images")
-    table = [[letter, *(row[k] for k in names)] for letter, row in result["letters"].items()]
-    _write_csv(out / "letters.csv", [["letter", *names], *table])
+    table = [[name, *row] for name, row in zip(split.classes, counts.tolist(), strict=True)]
+    _write_csv(out / "confusion.csv", [["true letter", *split.classes], *table])
+    scores = ("precision", "recall", "f1", "images")
+    table = [[name, *(row[k] for k in scores)] for name, row in result["letters"].items()]
+    _write_csv(out / "letters.csv", [["letter", *scores], *table])
     with replacing(out / "evaluation.json") as aside:
         aside.write_text(json.dumps(result, indent=2) + "\n")
     return result
@@ -200,25 +202,28 @@ def _try_other_ranges(model: keras.Model, split: Split, pixels: str) -> None:
         )
 
 
-def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Computes accuracy, metrics by letter, and calibration.
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Computes accuracy, metrics by class, and calibration.
 
     Args:
-        labels: Integers (n,) in [0, 23].
-        probabilities: Floats (n, 24).
+        labels: Integers (n,) in [0, k).
+        probabilities: Floats (n, k).
+        classes: The k names.
 
     Returns:
-        `accuracy`, and its 95 % Wilson `interval`; `right` of `rows`, images; `letters`, by letter
+        `accuracy`, and its 95 % Wilson `interval`; `right` of `rows`, images; `letters`, by class
         `precision`, `recall`, `f1` (None if undefined) and `images`; and `calibration`: `error`,
         the expected calibration error in 15 equal bins (Naeini et al. 2015), and `bins`, the
         `probability`, `accuracy` and `images` of each bin that is not empty.
     """
     predictions = probabilities.argmax(axis=1)
     correct = predictions == labels
-    counts = count(labels, predictions)
+    counts = count(labels, predictions, len(classes))
     letters = {}
     hits, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    for i, letter in enumerate(LETTERS):
+    for i, letter in enumerate(classes):
         if actual[i] or predicted[i]:
             letters[letter] = {
                 "precision": _share(hits[i], predicted[i]),
@@ -234,6 +239,13 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
         "letters": letters,
         "calibration": _calibration(probabilities.max(axis=1), correct),
     }
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Returns the expected calibration error, as `measure` does."""
+    correct = probabilities.argmax(axis=1) == labels
+    error: float = _calibration(probabilities.max(axis=1), correct)["error"]
+    return error
 
 
 def _calibration(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
@@ -275,12 +287,12 @@ def robustness(
 
     @tf.function(reduce_retracing=True)
     def classify(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
+        images = tf.ensure_shape(images, [None, *split.shape])
         moved = warp(images, tf.repeat(matrix, len(images), axis=0))
         return tf.argmax(model(scale(moved, chosen), training=False), axis=1)
 
     def accuracy(**motion: float) -> float:
-        matrix = output_to_input(AugmentOptions(), motion, SIDE, SIDE)
+        matrix = output_to_input(AugmentOptions(), motion, *split.shape[:2])
         with damage_in_words(split.records):
             predictions = np.concatenate([classify(images, matrix) for images in batches])
         return float((predictions == labels).mean())
@@ -299,7 +311,9 @@ def robustness(
 def worst_mistakes(
     split: Split, labels: np.ndarray, probabilities: np.ndarray, most: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the misclassified images whose true letter has the lowest probability.
+    """Finds the misclassified images whose true class has the lowest probability.
+
+    Each class's worst mistake comes before any second one, and so on.
 
     Args:
         split: The images and their labels.
@@ -308,13 +322,18 @@ def worst_mistakes(
         most: The largest number to return.
 
     Returns:
-        Their rows (m,), worst first, and the images, uint8 (m, 28, 28, 1).
+        Their rows (m,), worst first, and the images, uint8 (m, height, width, channels).
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    rows = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:most]
+    wrong = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
+    turns = np.empty(len(wrong), int)  # how many of the class's mistakes are worse
+    for label in np.unique(labels[wrong]):
+        of_class = labels[wrong] == label
+        turns[of_class] = np.arange(of_class.sum())
+    rows = wrong[np.argsort(turns, kind="stable")][:most]
     if split.records is None:
         return rows, np.asarray(split.images[rows])
-    images = np.empty((len(rows), SIDE, SIDE, 1), np.uint8)
+    images = np.empty((len(rows), *split.shape), np.uint8)
     for number, (batch, _) in enumerate(split.records.batches(_BATCH).as_numpy_iterator()):
         here = rows // _BATCH == number
         images[here] = batch[rows[here] % _BATCH]

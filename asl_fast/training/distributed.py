@@ -23,6 +23,7 @@ from asl_fast.system.errors import InputError
 from asl_fast.training.loop import Loop
 from asl_fast.training.source import StoredSource
 from asl_fast.training.step import preparing
+from asl_fast.training.targets import fitting_labels
 
 __all__ = ["STRATEGIES", "DistributedLoop", "choose", "distributed", "is_chief"]
 
@@ -89,6 +90,7 @@ def distributed(
         steps_per_execution: As for `DistributedLoop`.
     """
     strategy = private_api.strategy_of(model)
+    fitting = fitting_labels(model)
     rebuilt: Callable[[Any], Any]
     spec: Any
 
@@ -102,7 +104,7 @@ def distributed(
         batch, weight = rebuilt(values)
         x, y, weights = keras.utils.unpack_x_y_sample_weight(source.prepare(batch))
         own = tf.fill([tf.shape(tf.nest.flatten(x)[0])[0]], weight)
-        return x, y, own if weights is None else own * tf.cast(weights, tf.float32)
+        return x, fitting(y), own if weights is None else own * tf.cast(weights, tf.float32)
 
     with preparing(model, prepare, class_weight, steps_per_execution), _synchronized(model):
         batches = strategy.distribute_datasets_from_function(of_worker)

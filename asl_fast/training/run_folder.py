@@ -5,11 +5,12 @@ import csv
 import dataclasses
 import json
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from asl_fast.data.dataset import BUILT_IN
+from asl_fast.models.network import COURSE, Network
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
@@ -26,6 +27,7 @@ __all__ = [
     "write_metrics",
 ]
 
+_PLACES = {"folder", "train", "valid"}
 _CHOICES = {
     "recipe": tuple(RECIPES),
     "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
@@ -36,11 +38,14 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """How a run trains.
+    """What a run trains, and how.
 
     Attributes:
-        data: The training and the validation file, or the built-in set's name.
-        recipe: Name in `RECIPES`.
+        data: The arguments of `dataset.load` for the data.
+        network: As `Network.name`.
+        weights: As `Network.weights`.
+        frozen: As `Network.frozen`.
+        recipe: Name in `RECIPES`; by default the one that suits the network.
         changes: Values that replace the recipe's, by the names of its fields.
         augment: Bool. False trains on the images as they are.
         seed: Int in [0, 2**32), of initial weights, dropout, order and augmentation.
@@ -55,8 +60,11 @@ class RunSettings:
         InputError: A value out of its range.
     """
 
-    data: list
-    recipe: str = DEFAULT
+    data: dict
+    network: str = COURSE
+    weights: str | None = None
+    frozen: bool = False
+    recipe: str = ""
     changes: dict = dataclasses.field(default_factory=dict)
     augment: bool = True
     seed: int = 0
@@ -67,6 +75,8 @@ class RunSettings:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        suited = self.recipe or suited_recipe(self.architecture)
+        object.__setattr__(self, "recipe", suited)
         for name, choices in _CHOICES.items():
             if (given := getattr(self, name)) not in choices:
                 raise InputError(
@@ -78,6 +88,18 @@ class RunSettings:
             )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be in [0, 2**32). Received: {self.seed}.")
+
+    @property
+    def architecture(self) -> Network:
+        """The network."""
+        return Network(self.network, self.weights, self.frozen)
+
+
+def suited_recipe(network: Network) -> str:
+    """Returns the name of the recipe for a network where none is asked for."""
+    if network.name == COURSE:
+        return DEFAULT
+    return "finetune" if network.weights and not network.frozen else "transfer"
 
 
 def stopped(out: Path) -> dict[str, Any] | None:
@@ -92,8 +114,6 @@ def stopped(out: Path) -> dict[str, Any] | None:
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
-        if [type(place) for place in settings["data"]] != [str, str]:
-            raise ValueError("data are not two places")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -116,21 +136,23 @@ def data_files(out: Path) -> dict[str, Any]:
         return {}
     try:
         dataset = json.loads(path.read_text())["dataset"]
+        if "place" in dataset:
+            return dict(dataset["place"])
         if dataset.get("name") == BUILT_IN:
-            return {"data": Path(BUILT_IN)}
-        return {name: Path(dataset[name]["source"]) for name in ("train", "valid")}
+            return {"folder": BUILT_IN}
+        return {name: dataset[name]["source"] for name in ("train", "valid")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} does not name the run's data: {error}. Give --data.") from None
 
 
 def resumed(
-    out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Collection[str]
+    out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Set[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fills in, from the run that was stopped in a folder, the options that were not given again.
 
     Args:
         out: The folder of the run. Without a stopped run in it, nothing changes.
-        data: The arguments of `dataset.load` that name the data.
+        data: The arguments of `dataset.load` for the data.
         settings: Arguments of `train`, with `changes`, to which the run's are added.
         given: The names in `data` and `settings` that were given, and stay.
 
@@ -143,12 +165,13 @@ def resumed(
     begun = stopped(out)
     if begun is None:
         return dict(data), dict(settings)
-    train_file, valid_file = begun["data"]
-    if not set(data) & set(given) and train_file != BUILT_IN:
-        data = dict.fromkeys(data) | {"train": train_file, "valid": valid_file}
+    there = begun["data"]
+    if given & _PLACES:
+        there = {name: value for name, value in there.items() if name not in _PLACES}
+    data = {**dict.fromkeys(data), **there, **{n: data[n] for n in data if n in given}}
     remembered = {name: begun[name] for name in settings if name not in given}
     changes = begun["changes"] | settings["changes"]
-    return dict(data), {**settings, **remembered, "changes": changes}
+    return data, {**settings, **remembered, "changes": changes}
 
 
 @contextlib.contextmanager

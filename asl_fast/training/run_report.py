@@ -17,13 +17,13 @@ from PIL import Image
 
 from asl_fast.data import dataset as datasets
 from asl_fast.data.dataset import Dataset, Split
-from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import figures
-from asl_fast.inference.evaluation import count, load_model, measure, predict, worst_mistakes
+from asl_fast.inference.evaluation import check, count, measure, predict, worst_mistakes
 from asl_fast.models.recipe import Recipe
+from asl_fast.models.saving import load_model
 from asl_fast.system import device, storage
 from asl_fast.system.errors import InputError
-from asl_fast.training import diagnosis
+from asl_fast.training import diagnosis, run_folder
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
@@ -37,7 +37,8 @@ _SETTING_NAMES = {
     "jit": "XLA for the whole step",
     "resident": "images on the device",
 }
-_MISTAKES, _CONFUSIONS, _AUGMENTED, _DRAWS = 24, 8, 8, 3
+_MISTAKES, _CONFUSIONS, _AUGMENTED, _DRAWS, _SAMPLES = 24, 8, 8, 3, 48
+_SHOWN = 112  # pixels, at most, of an image's longer side on the page
 _BATCH = 1024
 
 
@@ -70,7 +71,7 @@ def write(
         _check_same_data(dataset, metrics)
     else:
         try:
-            dataset = _reload(metrics)
+            dataset = _reload(run, metrics)
         except InputError as error:
             data_error = str(error)
     page: dict[str, Any] = {
@@ -90,11 +91,14 @@ def write(
         "version": metadata.version("asl-fast"),
     }
     if dataset is not None:
+        check(model, dataset.valid, run)
+        classes = dataset.valid.classes
         page["samples"], page["augmented"] = _examples(dataset.train, recipe, metrics)
         progress("Looking for mistakes")
         labels, probabilities = predict(model, dataset.valid)
-        page["measured"] = measure(labels, probabilities)
-        page["confusion"] = _confusion(count(labels, probabilities.argmax(axis=-1)))
+        page["measured"] = measure(labels, probabilities, classes)
+        counts = count(labels, probabilities.argmax(axis=-1), len(classes))
+        page["confusion"] = _confusion(counts, classes)
         page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
     elif (run / "confusion.png").is_file():
         page["confusion_picture"] = _uri((run / "confusion.png").read_bytes())
@@ -190,13 +194,9 @@ def _read_recipe(run: Path, metrics: Mapping[str, Any]) -> Recipe:
         ) from None
 
 
-def _reload(metrics: Mapping[str, Any]) -> Dataset:
+def _reload(run: Path, metrics: Mapping[str, Any]) -> Dataset:
     """Loads the data set from where it was during the run."""
-    if metrics["dataset"].get("name") == datasets.BUILT_IN:
-        dataset = datasets.built_in()
-    else:
-        train, valid = (str(metrics["dataset"][name].get("source")) for name in ("train", "valid"))
-        dataset = datasets.load(train=train, valid=valid)
+    dataset = datasets.load(**run_folder.data_files(run))
     _check_same_data(dataset, metrics)
     return dataset
 
@@ -213,7 +213,13 @@ def _check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
 
 
 def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    recipe = [(name, value) for name, value in metrics["recipe"].items() if name != "augment"]
+    network = metrics.get("network") or {"name": "course"}
+    recipe = [("network" if name == "name" else name, value) for name, value in network.items()]
+    recipe += [
+        ("recipe" if name == "name" else name, value)
+        for name, value in metrics["recipe"].items()
+        if name != "augment"
+    ]
     settings = [
         (_SETTING_NAMES.get(name, name), metrics.get(name, "not recorded")) for name in _SETTINGS
     ]
@@ -223,17 +229,17 @@ def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _examples(
     train: Split, recipe: Recipe, metrics: Mapping[str, Any]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]:
-    """Returns (letter, image) for each letter, and (letter, images) before and after augmentation.
+    """Returns (class, image) for each class, and (class, images) before and after augmentation.
 
-    Images are data URIs.
+    Images are data URIs, and of many classes the first ones are shown.
     """
     images, labels = train.images, train.labels
     if train.records is not None:  # only the first batch is read
         images, labels = next(train.records.batches(_BATCH).as_numpy_iterator())
     random = np.random.default_rng(metrics["seed"])
-    present = np.unique(labels)
+    present = np.unique(labels)[:_SAMPLES]
     rows = [random.choice(np.flatnonzero(labels == label)) for label in present]
-    samples = [(LETTERS[labels[row]], _png(images[row])) for row in rows]
+    samples = [(train.classes[labels[row]], _png(images[row])) for row in rows]
     if not metrics.get("augment"):
         return samples, []
     chosen = np.sort(random.choice(rows, min(_AUGMENTED, len(rows)), replace=False))
@@ -247,30 +253,30 @@ def _examples(
     ]
     pictures = np.stack([stored, *np.clip(np.rint(draws), 0, 255).astype(np.uint8)], axis=1)
     augmented = [
-        (LETTERS[labels[row]], [_png(image) for image in four])
+        (train.classes[labels[row]], [_png(image) for image in four])
         for row, four in zip(chosen, pictures, strict=True)
     ]
     return samples, augmented
 
 
-def _confusion(counts: np.ndarray) -> dict[str, Any]:
+def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Returns the confusion matrix as table rows, and its largest cells off the diagonal."""
     images = counts.sum(axis=1)
     shares = counts / np.maximum(images, 1)[:, None]
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
-    worst = [divmod(int(cell), len(LETTERS)) for cell in order if wrong.flat[cell]]
+    worst = [divmod(int(cell), len(classes)) for cell in order if wrong.flat[cell]]
     return {
         "rows": [
             (
-                letter,
-                list(zip(LETTERS, counts[i].tolist(), shares[i].tolist(), strict=True)),
+                name,
+                list(zip(classes, counts[i].tolist(), shares[i].tolist(), strict=True)),
                 float(shares[i, i]) if images[i] else None,
             )
-            for i, letter in enumerate(LETTERS)
+            for i, name in enumerate(classes)
         ],
         "worst": [
-            (LETTERS[i], LETTERS[j], int(counts[i, j]), int(images[i]), float(shares[i, j]))
+            (classes[i], classes[j], int(counts[i, j]), int(images[i]), float(shares[i, j]))
             for i, j in worst
         ],
     }
@@ -281,9 +287,9 @@ def _mistakes(valid: Split, labels: np.ndarray, probabilities: np.ndarray) -> li
     predictions = probabilities.argmax(axis=1)
     return [
         {
-            "letter": LETTERS[labels[row]],
+            "true": valid.classes[labels[row]],
             "probability": float(probabilities[row, labels[row]]),
-            "predicted": LETTERS[predictions[row]],
+            "predicted": valid.classes[predictions[row]],
             "predicted_probability": float(probabilities[row, predictions[row]]),
             "picture": _png(image),
         }
@@ -324,9 +330,11 @@ def _time_step(model: Any, recipe: Recipe) -> dict[str, Any]:
 
 
 def _png(image: np.ndarray) -> str:
-    """Returns the data URI of a grayscale image, uint8 (height, width, 1)."""
+    """Returns the data URI of an image, uint8 (height, width, 1 or 3), made smaller if large."""
     stream = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(stream, "PNG", optimize=True)
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    picture.thumbnail((_SHOWN, _SHOWN))
+    picture.save(stream, "PNG", optimize=True)
     return _uri(stream.getvalue())
 
 

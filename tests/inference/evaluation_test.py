@@ -43,7 +43,7 @@ def test_measures_by_letter_and_calibration():
         [(0, 0.9), (0, 0.7), (1, 0.5), (1, 0.9), (1, 0.9), (1, 0.7)]
     ):
         probabilities[row, predicted] = confidence
-    result = evaluation.measure(labels, probabilities)
+    result = evaluation.measure(labels, probabilities, LETTERS)
     assert result["right"] == 4
     assert result["accuracy"] == pytest.approx(2 / 3)
     # From the formula in Wilson's paper, worked by hand.
@@ -107,14 +107,16 @@ def test_robustness_rotates_and_shifts_in_every_direction():
     assert result["shift"]["3"] == 0.25  # to the right
 
 
-def test_the_worst_mistakes_come_first():
-    labels = np.array([0, 1, 2, 3])
-    probabilities = np.full((4, 24), 0.02)
-    probabilities[[0, 1, 2, 3], [1, 1, 3, 4]] = 0.5
-    probabilities[2, 2] = 0.001
-    rows, images = evaluation.worst_mistakes(split(labels, [5, 6, 7, 8]), labels, probabilities, 2)
+def test_the_worst_mistakes_come_first_one_of_each_class():
+    labels = np.array([0, 1, 2, 3, 2])
+    probabilities = np.full((5, 24), 0.02)
+    probabilities[[0, 1, 2, 3, 4], [1, 1, 3, 4, 3]] = 0.5
+    probabilities[[2, 4], 2] = 0.001, 0.002
+    data = split(labels, [5, 6, 7, 8, 9])
+    rows, images = evaluation.worst_mistakes(data, labels, probabilities, 2)
     assert rows.tolist() == [2, 0]
     assert images[:, 0, 0, 0].tolist() == [7, 5]
+    assert evaluation.worst_mistakes(data, labels, probabilities)[0].tolist() == [2, 0, 3, 4]
 
 
 def test_mirror_images_are_averaged_in(model):
@@ -146,5 +148,9 @@ def test_a_model_without_probabilities_is_rejected():
 
 def test_a_model_of_other_letters_is_rejected(tmp_path):
     saving.save_model(build_cnn(), tmp_path / "model.keras", LETTERS[::-1])
-    with pytest.raises(InputError, match="has other letters than the data: Y X W"):
-        evaluation.load_model(tmp_path / "model.keras")
+    data, path = split([0], [0]), tmp_path / "model.keras"
+    with pytest.raises(InputError, match="has other classes than the data: Y X W"):
+        evaluation.check(saving.load_model(path), data, path)
+    other = np.zeros((1, 28, 28, 3), np.uint8)
+    with pytest.raises(InputError, match="takes images of 28x28x3 and outputs .None, 24"):
+        evaluation.check(saving.load_model(path), data._replace(images=other), path)

@@ -11,6 +11,7 @@ from asl_fast.commands import cli
 from asl_fast.data import dataset
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import evaluation
+from asl_fast.models import saving
 from asl_fast.training import diagnosis, run
 from asl_fast.training import run_report as report
 from tests.pages import visit
@@ -84,7 +85,7 @@ def test_the_page_describes_the_run(home, tmp_path):
     assert float(re.search(r"waits for augmentation ([\d.]+) % of a step", seen)[1]) > 0
 
     valid = dataset.load(home / "data").valid
-    model = evaluation.load_model(home / "run")
+    model = saving.load_model(home / "run")
     labels, probabilities = evaluation.predict(model, valid)
     predictions = probabilities.argmax(axis=-1)
     wrong = np.flatnonzero(predictions != labels)
@@ -138,12 +139,7 @@ def test_the_page_in_a_browser(browser, folder, tmp_path):
 @pytest.mark.usefixtures("unmeasured")
 def test_data_that_moved_are_left_out_or_given(home, folder, tmp_path):
     metrics = edit(folder)["dataset"]
-    moved = {
-        name: metrics[name] | {"source": str(tmp_path / "gone")}
-        for name in metrics
-        if name != "name"
-    }
-    edit(folder, dataset=metrics | moved)
+    edit(folder, dataset=metrics | {"place": {"folder": str(tmp_path / "gone")}})
     out = tmp_path / "page.html"
     report.write(folder, out)
     seen = text_of(out.read_text())
