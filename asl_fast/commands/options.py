@@ -79,9 +79,9 @@ ValidFile = Annotated[
 ]
 Recipe = Annotated[
     Literal[*RECIPES],  # type: ignore[valid-type]  # mypy can't know the names
-    typer.Option(help="How to augment and train."),
+    typer.Option(help="How to augment and train.", rich_help_panel=RECIPE),
 ]
-Seed = Annotated[int, typer.Option(help="Random seed.")]
+Seed = Annotated[int, typer.Option(help="Random seed.", rich_help_panel=RECIPE)]
 Model = Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")]
 Pixels = Annotated[
     Literal["0-1", "-1-1", "0-255"] | None,
@@ -90,8 +90,8 @@ Pixels = Annotated[
         show_default="what its file or its graph tells; else 0-1, with a warning",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Verbose = Annotated[bool, typer.Option(help="Show TensorFlow's messages.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]
+Verbose = Annotated[bool, typer.Option(help="Show TensorFlow's messages.", rich_help_panel=OUTPUT)]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ import numpy as np
 from asl_fast.data import synthetic_hands as hands
 from asl_fast.inference.classifier import Classifier
 from asl_fast.models.recipe import DEFAULT, RECIPES
+from asl_fast.system import extras
 from asl_fast.system.errors import InputError
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.fill_modes import FILL_MODES
@@ -213,9 +214,7 @@ def _import_gradio() -> ModuleType:
     try:
         import gradio
     except ImportError:
-        raise InputError(
-            "The demo needs the package gradio. Install it with: pip install 'asl-fast[demo]'"
-        ) from None
+        raise extras.missing("The demo", "demo") from None
     return gradio
 
 

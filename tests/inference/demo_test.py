@@ -136,5 +136,5 @@ def test_a_port_in_use_is_named(port):
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(InputError, match=r"pip install 'asl-fast\[demo\]'"):
+    with pytest.raises(InputError, match=r"the extra asl-fast\[demo\]"):
         demo.serve(None)
