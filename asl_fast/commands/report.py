@@ -6,14 +6,21 @@ from typing import Annotated
 import typer
 
 from asl_fast.commands import console, options
+from asl_fast.system.errors import InputError
 
 __all__ = ["report"]
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folder of a finished run; several are put side by side."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="HTML file to write.", show_default="RUN/report.html")
+        Path | None,
+        typer.Option(
+            help="HTML file to write.", show_default="RUN/report.html, or comparison.html"
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -23,11 +30,19 @@ def report(
     valid: options.ValidFile = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write a run as one HTML page that needs no other file."""
+    """Write a run, or several side by side, as one HTML page that needs no other file."""
     console.load_tensorflow(verbose)
-    from asl_fast.training import run_folder, run_report
+    from asl_fast.training import run_comparison, run_folder, run_report
 
+    run, *others = runs
     dataset = None
+    if others:
+        if data or train or valid:
+            raise InputError("Runs side by side show what they recorded. Leave out the data.")
+        out = out or Path("comparison.html")
+        run_comparison.write(runs, out)
+        console.say(f"Wrote {out}")
+        return
     if data or train or valid:
         moved = {**run_folder.data_files(run), "folder": data, "train": train, "valid": valid}
         dataset = console.load_data(moved.pop("folder"), **moved)

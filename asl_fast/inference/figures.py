@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from asl_fast.system.storage import make_folder, replacing
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
-__all__ = ["confusion", "curve_svg", "curves", "mistakes", "preview", "reliability", "robustness"]
+__all__ = [
+    "comparison_svg",
+    "confusion",
+    "curve_svg",
+    "curves",
+    "mistakes",
+    "preview",
+    "reliability",
+    "robustness",
+]
 
 
 _LABELLED = 40  # classes, at most, that are all written at the axes
@@ -78,24 +87,47 @@ def curve_svg(history: Mapping[str, Sequence[float]], quantity: str) -> bytes:
         history: As for `curves`.
         quantity: "accuracy" or "loss".
     """
+    return _svg(lambda axes: _plot_curve(axes, history, quantity))
+
+
+def comparison_svg(values: Mapping[str, Sequence[float]], quantity: str) -> bytes:
+    """Returns an SVG of one quantity of several runs by epoch, as `curve_svg` does.
+
+    Args:
+        values: By the runs' names: a value per epoch.
+        quantity: What they are.
+    """
+    return _svg(lambda axes: _plot_lines(axes, values, quantity))
+
+
+def _svg(plot: Callable[[Axes], None]) -> bytes:
     names = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
     style: Any = dict.fromkeys(names, "gray") | {"font.size": 9, "legend.framealpha": 0}
     stream = io.BytesIO()
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.6, 3), layout="constrained")
-        _plot_curve(figure.subplots(), history, quantity)
+        plot(figure.subplots())
         figure.savefig(stream, format="svg", transparent=True)
     return stream.getvalue()
 
 
 def _plot_curve(axes: Axes, history: Mapping[str, Sequence[float]], quantity: str) -> None:
-    epochs = np.arange(1, len(history[quantity]) + 1)
-    axes.plot(epochs, history[quantity], "o-", ms=3, label="training (running mean, dropout on)")
-    axes.plot(epochs, history[f"val_{quantity}"], "o-", ms=3, label="validation")
-    # A single epoch's points would lie in the middle of an axis of fractions.
-    axes.set(xlabel="epoch", ylabel=quantity, xlim=(0.5, len(epochs) + 0.5))
-    if quantity == "accuracy" and len(epochs) == 1:
-        axes.set_ylim(0, 1)
+    lines = {
+        "training (running mean, dropout on)": history[quantity],
+        "validation": history[f"val_{quantity}"],
+    }
+    _plot_lines(axes, lines, quantity)
+
+
+def _plot_lines(axes: Axes, lines: Mapping[str, Sequence[float]], quantity: str) -> None:
+    epochs = max(map(len, lines.values()))
+    for name, values in lines.items():
+        # Without an underscore in front, which would hide a name from the legend.
+        axes.plot(range(1, len(values) + 1), values, "o-", ms=3, label=name.lstrip("_"))
+    # A single epoch's points would lie in the middle of axes of fractions.
+    axes.set(xlabel="epoch", ylabel=quantity, xlim=(0.5, epochs + 0.5))
+    if epochs == 1:
+        axes.set_ylim(0, 1 if quantity == "accuracy" else None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -125,7 +157,7 @@ def confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:
                 str(counts[row, column]),
                 ha="center",
                 va="center",
-                fontsize=7,
+                fontsize=7 if len(classes) > 12 else 11,
                 color="white" if dark else "firebrick",
             )
     ticks = range(0, len(classes), math.ceil(len(classes) / _LABELLED))

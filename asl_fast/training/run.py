@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import logging
 import platform
@@ -204,6 +205,7 @@ class _Run:
             "train_seconds": round(self._clock.total, 2),
             "images_per_second": round(rate, 1),
             "epochs": self._recipe.epochs,
+            "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "network": dataclasses.asdict(settings.architecture),
             "recipe": {"name": settings.recipe, **dataclasses.asdict(self._recipe)},
             "augment": settings.augment,

@@ -3,6 +3,7 @@
 import base64
 import csv
 import dataclasses
+import datetime
 import io
 import json
 import math
@@ -27,7 +28,7 @@ from asl_fast.training import diagnosis, run_folder
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
-__all__ = ["write"]
+__all__ = ["date_of", "read_history", "read_metrics", "shown", "template", "uri", "write"]
 
 _NUMBERS = ("val_accuracy", "best_val_accuracy", "train_seconds", "images_per_second", "epochs")
 _HISTORY = ("accuracy", "loss", "val_accuracy", "val_loss", "train_seconds")
@@ -61,8 +62,8 @@ def write(
         InputError: `run` is not the folder of a finished run or has a damaged file, `dataset` is
             not the run's, or `out` can't be written.
     """
-    metrics = _read_metrics(run)
-    history = _read_history(run / "history.csv")
+    metrics = read_metrics(run)
+    history = read_history(run / "history.csv")
     recipe = _read_recipe(run, metrics)
     model = load_model(run)
     progress("Reading the data")
@@ -76,11 +77,12 @@ def write(
             data_error = str(error)
     page: dict[str, Any] = {
         "name": run.resolve().name,
+        "date": date_of(run, metrics),
         "run": run,
         "metrics": metrics,
         "history": history,
         "charts": {
-            quantity: _uri(figures.curve_svg(history, quantity), "svg+xml")
+            quantity: uri(figures.curve_svg(history, quantity), "svg+xml")
             for quantity in ("accuracy", "loss")
         },
         "built_in": metrics["dataset"].get("name") == datasets.BUILT_IN,
@@ -101,16 +103,17 @@ def write(
         page["confusion"] = _confusion(counts, classes)
         page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
     elif (run / "confusion.png").is_file():
-        page["confusion_picture"] = _uri((run / "confusion.png").read_bytes())
+        page["confusion_picture"] = uri((run / "confusion.png").read_bytes())
     progress("Measuring a few steps")  # last, since it trains the model
     page["speed"] = _speed(metrics, history)
     page["step"] = _time_step(model, recipe) if metrics.get("augment") else None
     storage.make_folder(out.parent)
     with storage.replacing(out) as aside:
-        aside.write_text(_template().render(page), encoding="utf-8")
+        aside.write_text(template("run_report.html").render(page), encoding="utf-8")
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder, whose pages need no network and run no script."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -118,11 +121,11 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = _shown
-    return environment.get_template("run_report.html")
+    environment.filters["shown"] = shown
+    return environment.get_template(name)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Returns a JSON value as text for readers."""
     match value:
         case None:
@@ -134,12 +137,27 @@ def _shown(value: Any) -> str:
         case int():
             return f"{value:,}"
         case list() | tuple():
-            return ", ".join(map(_shown, value))
+            return ", ".join(map(shown, value))
         case _:
             return str(value)
 
 
-def _read_metrics(run: Path) -> dict[str, Any]:
+def date_of(run: Path, metrics: Mapping[str, Any]) -> str:
+    """Returns when a run was finished, for readers."""
+    recorded = metrics.get("finished")
+    try:
+        when = datetime.datetime.fromisoformat(str(recorded))
+    except ValueError:  # the run is older than the entry
+        when = datetime.datetime.fromtimestamp((run / "metrics.json").stat().st_mtime)
+    return f"{when.day} {when:%B %Y, %H:%M}"
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """Reads the `metrics.json` of a finished run, and checks what pages show of it.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
     path = run / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -168,7 +186,12 @@ def _read_metrics(run: Path) -> dict[str, Any]:
     return metrics
 
 
-def _read_history(path: Path) -> dict[str, list[float]]:
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Reads the `history.csv` of a run: a value per epoch.
+
+    Raises:
+        InputError: It can't be read or is damaged.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -335,8 +358,9 @@ def _png(image: np.ndarray) -> str:
     picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
     picture.thumbnail((_SHOWN, _SHOWN))
     picture.save(stream, "PNG", optimize=True)
-    return _uri(stream.getvalue())
+    return uri(stream.getvalue())
 
 
-def _uri(picture: bytes, kind: str = "png") -> str:
+def uri(picture: bytes, kind: str = "png") -> str:
+    """Returns a picture as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
