@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from asl_fast import InputError
+from asl_fast.commands.demo import _examples
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import demo
 from asl_fast.models import saving
@@ -78,6 +80,13 @@ def test_a_visit(browser, served, port, tmp_path):
 
         page.get_by_label("Remove Image").first.click()
         answer.wait_for(state="detached")
+        assert "Hold one hand" in page.locator("body").inner_text()
+        page.locator(".gallery-item").last.click()  # an example
+        answer.wait_for()
+        assert answer.inner_text() in LETTERS
+        page.get_by_label("Remove Image").first.click()
+        answer.wait_for(state="detached")
+        upload.wait_for(state="attached")
         put("text.png")
         error = page.locator(".toast-body")
         error.get_by_text("text.png").wait_for()
@@ -121,6 +130,24 @@ def test_a_visit(browser, served, port, tmp_path):
         process.join(timeout=60)
     assert process.exitcode == 0
     assert log.read_text() == f"Open {address} – Ctrl-C stops it.\n"
+
+
+def test_the_heading_and_the_examples_fit_the_classes(tmp_path, monkeypatch):
+    assert "Hold one hand" in demo.heading(LETTERS)
+    assert "Classifies pictures: cat, a &lt;b&gt;." in demo.heading(["cat", "a <b>"])
+    assert "Hold one hand" not in demo.heading(["A", "B"])
+    assert "29, …" in demo.heading([str(number) for number in range(40)])
+    assert list(demo.drawn_examples()) == list("ABLVWY")
+
+    images = np.zeros((4, 6, 5, 3), np.uint8)
+    images[:, 0, 0, 0] = 1, 2, 3, 4
+    np.savez(tmp_path / "data.npz", x=images * 60, y=np.array([0, 0, 1, 1]))
+    place = {"folder": str(tmp_path / "data.npz"), "validation_split": 0.5, "seed": 0}
+    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": {"place": place}}))
+    shown = _examples(tmp_path, ("0", "1"))
+    assert {name: image.shape for name, image in shown.items()} == dict.fromkeys("01", (6, 5, 3))
+    (tmp_path / "data.npz").unlink()
+    assert _examples(tmp_path, ("0", "1")) == {}
 
 
 def test_a_port_in_use_is_named(port):
