@@ -30,7 +30,7 @@ def report(
     valid: options.ValidFile = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write a run, or several side by side, as one HTML page that needs no other file."""
+    """Write runs as one HTML page that needs no other file."""
     console.load_tensorflow(verbose)
     from asl_fast.training import run_comparison, run_folder, run_report
 

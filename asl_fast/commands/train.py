@@ -18,7 +18,13 @@ from asl_fast.system.errors import InputError
 __all__ = ["train"]
 
 # An option changes the recipe's field of the same name, but for --augment, which is a flag.
-_CHANGEABLE = {field.name for field in dataclasses.fields(Recipe)} - {"augment"}
+_CHANGEABLE = [field.name for field in dataclasses.fields(Recipe) if field.name != "augment"]
+# Options that are arguments of the run as they are, and those of its data set.
+_SETTINGS = [
+    *("network", "frozen", "augment", "seed", "precision", "jit", "resident"),
+    *("steps_per_execution", "deterministic"),
+]
+_PLACE = ("train", "valid", "color", "validation_split", "seed")
 
 
 def _setting(description: str) -> Any:
@@ -206,42 +212,20 @@ def train(
     verbose: options.Verbose = False,
 ) -> None:
     """Train a network; write model, metrics and plots to a folder."""
-    changes = {
-        name: value
-        for name, value in context.params.items()
-        if name in _CHANGEABLE and value is not None
-    }
+    given = context.params
+    changes = {name: given[name] for name in _CHANGEABLE if given[name] is not None}
     if weights is not None and weights != "imagenet":
         weights = str(Path(weights).resolve())
     recipe = recipe or _suited_recipe(network, weights, frozen, verbose)
-    settings: dict[str, Any] = {
-        "network": network,
-        "weights": weights,
-        "frozen": frozen,
-        "recipe": recipe,
-        "changes": changes,
-        "augment": augment,
-        "seed": seed,
-        "precision": precision,
-        "jit": jit,
-        "resident": resident,
-        "steps_per_execution": steps_per_execution,
-        "deterministic": deterministic,
-    }
+    settings: dict[str, Any] = {name: given[name] for name in _SETTINGS}
+    settings |= {"weights": weights, "recipe": recipe, "changes": changes}
     # Raises for a value out of range before anything is read.
     dataclasses.replace(RECIPES[recipe], **changes)
     if resume and out is None:
         raise InputError("--resume needs --out, the folder of the run to resume.")
     out = out or Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe}"
-    place: dict[str, Any] = {
-        "folder": data,
-        "train": train,
-        "valid": valid,
-        "image_size": options.parse_size(image_size),
-        "color": color,
-        "validation_split": validation_split,
-        "seed": seed,
-    }
+    place: dict[str, Any] = {name: given[name] for name in _PLACE}
+    place |= {"folder": data, "image_size": options.parse_size(image_size)}
     if resume:
         console.load_tensorflow(verbose)
         from asl_fast.training import run_folder

@@ -175,7 +175,11 @@ def _build_classification(gr: ModuleType, classifier: Classifier, examples: Sequ
         answer = gr.Label(label="Class", num_top_classes=3)
         seen = _picture_output(gr, "What the model sees")
     if examples:
-        gr.Examples([[path] for path in examples], picture, api_visibility="private")
+        # Not by gr.Examples, which makes the picture anew, without its `preprocess` below.
+        shelf = gr.Dataset(
+            components=[gr.Image(render=False)], samples=[[path] for path in examples]
+        )
+        shelf.click(lambda row: row[0], shelf, picture, **_QUIET)
     # Of examples too, which are no input of the user's to Gradio.
     shown = picture.change(classify, picture, [answer, seen], trigger_mode="always_last", **_QUIET)
     # A failed picture must not show the letter of the one before.
@@ -214,21 +218,16 @@ def _build_augmentation(gr: ModuleType, page: Any, classifier: Classifier) -> No
 
 
 def _picture_input(gr: ModuleType, height: int) -> Any:
-    class Picture(gr.Image):  # type: ignore[name-defined]
-        """Gives the file as it is: the classifier decodes it, with clearer errors."""
-
-        is_template = True  # to the page a `gradio.Image`
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload and payload.path
-
-    return Picture(
+    picture = gr.Image(
         label="Picture",
         sources=["upload", "webcam", "clipboard"],
         # A mirrored right hand would be a left one.
         webcam_options=gr.WebcamOptions(mirror=False),
         height=height,
     )
+    # The uploaded file as it is: the classifier decodes it, with clearer errors.
+    picture.preprocess = lambda payload: payload and payload.path
+    return picture
 
 
 def _picture_output(gr: ModuleType, label: str, *, show_label: bool = True) -> Any:
