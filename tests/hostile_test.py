@@ -468,7 +468,7 @@ def test_a_checkpoint_with_other_callbacks_is_refused(tmp_path):
 
 
 SETTINGS = {
-    "data": ["a", "b"], "recipe": "fast", "changes": {}, "augment": True, "seed": 0,
+    "data": {"folder": "a"}, "network": "course", "weights": None, "frozen": False, "recipe": "fast", "changes": {}, "augment": True, "seed": 0,
     "precision": "auto", "jit": "auto", "resident": "auto", "steps_per_execution": None,
     "deterministic": False,
 }  # fmt: skip
@@ -476,7 +476,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "[" * 100_000, "{}", {"seed": "x"}, {"data": ["a"]}, {"data": [1, 2]}],
+    ["", "[]", "[" * 100_000, "{}", {"seed": "x"}, {"data": ["a"]}, {"data": {"folder": 1}}],
     ids=lambda content: str(content)[:20],
 )
 def test_settings_that_no_run_wrote_are_refused(tmp_path, content):

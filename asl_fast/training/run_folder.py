@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 _PLACES = {"folder", "train", "valid"}
+_DATA = dict.fromkeys((*_PLACES, "color"), str) | {"image_size": list, "seed": int}
+_DATA["validation_split"] = float
 _CHOICES = {
     "recipe": tuple(RECIPES),
     "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
@@ -114,6 +116,9 @@ def stopped(out: Path) -> dict[str, Any] | None:
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
+        for name, value in settings["data"].items():
+            if not isinstance(value, _DATA[name]):
+                raise ValueError(f"{name} is {value!r}"[:80])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
