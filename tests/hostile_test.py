@@ -468,7 +468,8 @@ def test_a_checkpoint_with_other_callbacks_is_refused(tmp_path):
 
 
 SETTINGS = {
-    "data": {"folder": "a"}, "network": "course", "weights": None, "frozen": False, "recipe": "fast", "changes": {}, "augment": True, "seed": 0,
+    "data": {"folder": "a"}, "network": "course", "weights": None, "frozen": False,
+    "recipe": "fast", "changes": {}, "augment": True, "seed": 0,
     "precision": "auto", "jit": "auto", "resident": "auto", "steps_per_execution": None,
     "deterministic": False,
 }  # fmt: skip
