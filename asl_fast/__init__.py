@@ -73,5 +73,9 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of the packag
     __getattr__ = _get
 
 
+# Keras loads saved models only with layers that it was told of.
+importlib.import_module(f"{__name__}.transforms.registration").register()
+
+
 def __dir__() -> list[str]:
     return __all__

@@ -24,8 +24,9 @@ from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.augmentation import PARAMETERS
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.transform import Parameters
+from benchmarks import arguments as arguments_tried
 
-__all__ = ["CASES", "EVERYTHING", "SHAPES", "Comparison", "compare", "pictures"]
+__all__ = ["ARGUMENTS", "CASES", "EVERYTHING", "SHAPES", "Comparison", "compare", "pictures"]
 
 SHAPES = [(28, 28, 1), (31, 17, 3), (1, 1, 1)]
 
@@ -231,6 +232,18 @@ def _standard_rows() -> Iterator[str]:
             yield f"| {_written(options)} | {shape} {data.dtype} | {difference:.1e} |"
 
 
+ARGUMENTS = [
+    "## Arguments",
+    "",
+    "Every argument of every public method of `ImageDataGenerator`, `NumpyArrayIterator`, "
+    "`DirectoryIterator` and `DataFrameIterator`, with values of many kinds given to Keras's class "
+    "and to ours (`rng='keras'`, so that both draw the same). Taken alike: the same batches, of "
+    "the same dtypes. Refused alike: ours raises an exception of Keras's type. "
+    "`set_processing_attrs` and the properties are compared by what the constructors make of them.",
+    "",
+]
+
+
 def _written(options: dict[str, Any]) -> str:
     values = {n: getattr(v, "__module__", None) or v for n, v in options.items()}
     return ", ".join(f"`{name}={value!r}`" for name, value in values.items())
@@ -268,6 +281,9 @@ def main() -> None:
         "`Standardize(...)` against `ImageDataGenerator(...).fit` and `.standardize`.",
         "",
         *_standard_rows(),
+        "",
+        *ARGUMENTS,
+        *arguments_tried.table(),
     ]
     arguments.out.write_text("\n".join(lines) + "\n")
     print(f"Wrote {arguments.out}")

@@ -90,7 +90,7 @@ def cache_full(folder: Path, points: int) -> Outcomes:
     for size in sizes(IMAGES.nbytes + 128, points):
         with full_after(size):
             entry = storage.save_entry(f"key-{size}", IMAGES, LABELS, {"sha256": "0"})
-        cached = storage.load_entry(f"key-{size}")
+        cached = storage.load_entry(f"key-{size}", IMAGES.shape[1:], 24)
         yield (
             f"{size} bytes",
             wrong(
@@ -167,7 +167,7 @@ def cache_killed(folder: Path, points: int) -> Outcomes:
         time.sleep(moment)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        cached = storage.load_entry("key")
+        cached = storage.load_entry("key", IMAGES.shape[1:], 24)
         whole = cached is None or (
             np.array_equal(cached.images, IMAGES) and np.array_equal(cached.labels, LABELS)
         )
@@ -176,7 +176,8 @@ def cache_killed(folder: Path, points: int) -> Outcomes:
             shutil.rmtree(folder / "key", ignore_errors=True)
 
 
-def cache_cut(folder: Path, points: int) -> Outcomes:
+def cache_damaged(folder: Path, points: int) -> Outcomes:
+    """Files are cut, and single bits turned."""
     os.environ["ASL_FAST_CACHE"] = str(folder / "cache")
     path = folder / "train.csv"
     csv_table.write(path, IMAGES[:30], LABELS[:30])
@@ -184,11 +185,14 @@ def cache_cut(folder: Path, points: int) -> Outcomes:
     (entry,) = (folder / "cache").iterdir()
     for part in sorted(entry.iterdir()):
         content = part.read_bytes()
-        for length in sorted({*np.linspace(0, len(content) - 1, points // 3, dtype=int)}):
-            part.write_bytes(content[:length])
+        for place in sorted({*np.linspace(0, len(content) - 1, points // 4, dtype=int)}):
+            turned = (
+                content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+            )
+            part.write_bytes(RANDOM.choice([content[:place], turned]))
             images, labels = dataset.load_csv(path)
             yield (
-                f"{part.name}, {length} of {len(content)} bytes",
+                f"{part.name}, at {place} of {len(content)} bytes",
                 wrong(
                     images=np.array_equal(images, IMAGES[:30]),
                     labels=np.array_equal(labels, LABELS[:30]),
@@ -203,6 +207,64 @@ def cache_unwritable(folder: Path, points: int) -> Outcomes:
     for _ in range(points):
         entry = storage.save_entry("key", IMAGES, LABELS, {})
         yield "a file in its place", wrong(returned=np.array_equal(entry.images, IMAGES))
+
+
+# Folders that replace others, and processes that lose their parent
+
+
+def folder_killed(folder: Path, points: int) -> Outcomes:
+    """An export that replaces an earlier one is killed anywhere, and given again."""
+    path = folder / "model"
+    path.mkdir()
+    (path / "0").touch()
+
+    def replace(name: str) -> None:
+        with storage.replacing_folder(path) as aside:
+            (aside / name).touch()
+
+    for point in range(points):
+        process = os.fork()
+        if process == 0:
+            while True:
+                replace("1")
+        time.sleep(RANDOM.uniform(0, 0.01))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        with contextlib.suppress(ZeroDivisionError), storage.replacing_folder(path):
+            1 / 0  # noqa: B018
+        kept = [part.name for part in folder.rglob("*")]
+        yield f"kill {point}", wrong(old_or_new_alone=kept in (["model", "0"], ["model", "1"]))
+
+
+def rendering(points: int) -> None:
+    from asl_fast.data import synthetic_hands
+
+    synthetic_hands.render(384 * points, split="train", workers=2)
+
+
+def lives(process: str) -> bool:
+    """Returns whether a process runs; one that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def parent_killed(folder: Path, points: int) -> Outcomes:
+    """A process with workers is killed: none of them lives on."""
+    for point in range(points):
+        process = begin(rendering, 1000, log=folder / "log")
+        time.sleep(RANDOM.uniform(0, 2))
+        children = set(Path(f"/proc/{process}/task/{process}/children").read_text().split())
+        number = [signal.SIGKILL, signal.SIGTERM][point % 2]
+        os.kill(process, number)
+        end(process)
+        for _ in range(600):
+            left = [child for child in children if lives(child)]
+            if not left:
+                break
+            time.sleep(0.1)
+        yield f"{number.name}, {len(children)} workers", wrong(none_left=not left)
 
 
 # Trainings
@@ -455,6 +517,19 @@ def results_unwritable(folder: Path, points: int) -> Outcomes:
         yield str(place), wrong(exit_code_2=code == 2, named=named)
 
 
+def again(training: Training) -> tuple[str, str | None]:
+    """The command that ended a run is given again, as a scheduler does."""
+    assert ended(train, training.out, log=training.log) == 0
+    if training.point % 2:  # it was killed after its last file
+        (training.out / "checkpoints").mkdir()
+    before = result(training.out)
+    code = ended(train, training.out, log=training.log)
+    left = (training.out / "checkpoints").exists()
+    return "finished", unexpected(code, 0, log=training.log) or wrong(
+        unchanged=result(training.out) == before, cleared=not left
+    )
+
+
 FAULTS = {
     "stopped": Fault(resumed(stopped), 50, "resumed, it ends with the same bits"),
     "disk full, training": Fault(
@@ -464,7 +539,10 @@ FAULTS = {
     "disk full, shard": Fault(shard_full, 300, "whole, or an error with the file's name"),
     "disk full, cache": Fault(cache_full, 300, "the data are there; cached whole or not at all"),
     "killed, cache": Fault(cache_killed, 300, "cached whole or not at all"),
-    "cut short, cache": Fault(cache_cut, 300, "written anew, the same data"),
+    "damaged, cache": Fault(cache_damaged, 300, "written anew, the same data"),
+    "killed, folder replaced": Fault(folder_killed, 100, "the old one or the new one, alone"),
+    "parent killed": Fault(parent_killed, 10, "no worker lives on"),
+    "finished run again": Fault(resumed(again), 4, "exit code 0, nothing changed"),
     "unwritable, cache": Fault(cache_unwritable, 3, "the data are there"),
     "unwritable, results": Fault(results_unwritable, 3, "exit code 2, the folder is named"),
     "clock set back": Fault(

@@ -39,6 +39,7 @@ def table(folder: Path) -> tuple[Take, list[bytes]]:
     import zipfile
 
     from asl_fast.data import csv_table
+    from asl_fast.data.file_table import FileTable
 
     header = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]).encode() + b"\n"
 
@@ -50,7 +51,11 @@ def table(folder: Path) -> tuple[Take, list[bytes]]:
             data = header + data + b",1" * max(0, 784 - data.count(b",")) + b"\n"
         elif kind == b"z":
             data = zlib.compress(header + data, wbits=31)
-        csv_table.parse(csv_table.decompress(data, "a table"), "a table")
+        elif kind == b"l":  # a list of files
+            (folder / "list.csv").write_bytes(b"filename,class" + data)
+            FileTable.find(folder / "list.csv")
+            return
+        csv_table.parse(io.BytesIO(data), "a table")
 
     row = b"9" + b",255" * 784 + b"\n"
     whole = header + row
@@ -60,6 +65,7 @@ def table(folder: Path) -> tuple[Take, list[bytes]]:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("train.csv", whole)
+    seeds += [b'l\n"a.png",a\n', b"l,c\na,b,c\n", b"z1\n1\n1\n", b"h" + row * 2 + b"\r1\r1\n"]
     return take, [*seeds, b"p" + archive.getvalue()]
 
 
@@ -165,6 +171,44 @@ def image(folder: Path) -> tuple[Take, list[bytes]]:
     return take, seeds
 
 
+def model(folder: Path) -> tuple[Take, list[bytes]]:
+    """Model files: their archives, configurations, metadata and HDF5 files."""
+    import zipfile
+
+    import keras
+
+    from asl_fast.models import saving
+
+    layers = keras.layers
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)]
+    )
+    path, legacy = folder / "a.keras", folder / "a.h5"
+    saving.save_model(network, path, "AB")
+    network.save(legacy)
+    whole, hdf5 = path.read_bytes(), legacy.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    kinds = {b"c": "config.json", b"w": "model.weights.h5", b"l": "asl_fast.json"}
+
+    def take(data: bytes) -> None:
+        kind, data = data[:1], data[1:]
+        target = legacy if kind == b"h" else path
+        if kind in kinds:
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, content in parts.items():
+                    archive.writestr(name, data if name == kinds[kind] else content)
+        else:
+            target.write_bytes(data)
+        saving.load_model(target)
+        saving.read_letters(target)
+
+    seeds = [kind + parts[name] for kind, name in kinds.items()]
+    for old, new in ((b'"units": 2', b'"units": 2000000'), (b"[3, 3]", b"[3000, 3000]")):
+        seeds.append(b"c" + parts["config.json"].replace(old, new))
+    return take, [*seeds, b"z" + whole, b"h" + hdf5]
+
+
 def options(folder: Path) -> tuple[Take, list[bytes]]:
     """Recipes, augmentation and standardisation, with values of any kind."""
     import dataclasses
@@ -239,17 +283,22 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
     }  # fmt: skip
     storage.save_entry("k", np.ones((3, 2, 2, 1), np.uint8), np.ones(3, np.int32), {"sha256": ""})
     cached = folder / "cache" / "k"
-    parts = {kind: cached / name for kind, name in zip(b"ILF", os.listdir(cached), strict=True)}
+    parts = {kind: cached / name for kind, name in zip(b"ILFD", os.listdir(cached), strict=True)}
     stored = {kind: part.read_bytes() for kind, part in parts.items()}
+    metrics = json.dumps({"settings": settings}).encode()
 
     def take(data: bytes) -> None:
         kind, data = data[:1], data[1:]
         if kind == b"s":
             (checkpoints.folder / "settings.json").write_bytes(data)
             run_folder.stopped(folder)
+        elif kind == b"m":
+            (folder / "metrics.json").write_bytes(data)
+            run_folder.finished(folder)
         elif kind and kind[0] in parts:
             parts[kind[0]].write_bytes(data)
-            storage.load_entry("k")
+            entry = storage.load_entry("k", (2, 2, 1), 24)
+            assert entry is None or data == stored[kind[0]], "damage is believed"
             parts[kind[0]].write_bytes(stored[kind[0]])
         else:
             if kind == b"f":  # facts in a valid container
@@ -260,11 +309,11 @@ def state(folder: Path) -> tuple[Take, list[bytes]]:
             Checkpointing(checkpoints, 3, 0)
 
     text = json.dumps({"identity": {}, "callbacks": [], **facts}).encode()
-    seeds = [b"s" + json.dumps(settings).encode(), b"f" + text, b"c" + whole]
+    seeds = [b"s" + json.dumps(settings).encode(), b"f" + text, b"c" + whole, b"m" + metrics]
     return take, seeds + [bytes([kind]) + content for kind, content in stored.items()]
 
 
-TARGETS = {target.__name__: target for target in (table, records, image, options, state)}
+TARGETS = {target.__name__: target for target in (table, records, image, model, options, state)}
 _PACKAGES = ["asl_fast", "zipfile", "gzip", "json"]
 
 

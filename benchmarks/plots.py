@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks.cell import LIMITS, Cell, quartiles
 
-__all__ = ["plot"]
+__all__ = ["headline", "plot"]
 
 _OURS, _THEIRS, _LIMIT = "tab:orange", "tab:blue", "silver"
 
@@ -25,6 +25,44 @@ def plot(measured: dict[str, Any], folder: Path) -> list[Path]:
     stalls = results.cells(measured, "accelerator")
     if len(stalls) > 1:
         written.append(_stalls(stalls, folder / "accelerator.png"))
+    return written
+
+
+# Contender, and what the README calls it.
+_HEADLINE = {
+    "Keras's generator": "Keras\nImageDataGenerator",
+    "Albumentations": "Albumentations",
+    "Keras's layers in tf.data": "Keras\nRandom… layers",
+    "DALI": "NVIDIA DALI",
+    "our step, resident": "asl_fast",
+}
+
+
+def headline(measured: dict[str, Any], folder: Path) -> list[Path]:
+    """Draws the README's chart for light and dark pages; returns the paths."""
+    (cell,) = (
+        cell
+        for cell in results.cells(measured, "pipeline")
+        if (cell.about["side"], cell.about["channels"], cell.about["batch"]) == (28, 1, 256)
+    )
+    medians = [quartiles(cell.samples[name])[1] for name in _HEADLINE]
+    written = []
+    for theme, ink in (("light", "#1f2328"), ("dark", "#e6edf3")):
+        figure, axes = plt.subplots(figsize=(7.2, 2.9), layout="constrained")
+        colors = ["#8b949e"] * (len(medians) - 1) + ["#f0883e"]
+        axes.barh(list(_HEADLINE.values()), medians, color=colors)
+        for row, median in enumerate(medians):
+            axes.text(median, row, f" {median / 1000:,.0f},000", va="center", color=ink, size=13)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(medians) * 1.18)
+        axes.set_title("augmented 28×28 images per second, 2 CPU cores", color=ink, size=13)
+        axes.tick_params(axis="y", colors=ink, labelsize=12, length=0)
+        axes.xaxis.set_visible(False)
+        axes.set_frame_on(False)
+        path = folder / f"headline-{theme}.png"
+        figure.savefig(path, dpi=130, transparent=True)
+        plt.close(figure)
+        written.append(path)
     return written
 
 

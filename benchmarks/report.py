@@ -1,9 +1,9 @@
-"""Results as Markdown: all tables, and those of the README.
+"""Results as Markdown: all tables, and those of the performance page.
 
-    scripts/readme [FOLDER]
+    scripts/results [FOLDER]
 
-rewrites the README's tables. With the folder that `asl-fast bench` wrote, it first copies those
-results into benchmarks/results.
+rewrites the tables of that page and the README's chart. With the folder that `asl-fast bench`
+wrote, it first copies those results into benchmarks/results.
 """
 
 import argparse
@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 
 from asl_fast.system.errors import InputError
-from benchmarks import results
+from benchmarks import plots, results
 from benchmarks.cell import BEFOREHAND, UNITS, Cell, interval, quartiles
 from benchmarks.groups import race
 
-__all__ = ["markdown", "number", "readme", "table", "with_tables"]
+__all__ = ["PAGE", "markdown", "number", "selected", "table", "with_tables"]
 
 _ROOT = Path(__file__).parent.parent
-_TABLES = re.compile(r"(<!-- made by scripts/readme from (\S+): -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGE = _ROOT / "asl_fast" / "docs" / "performance.md"
+_TABLES = re.compile(
+    r"(<!-- made by scripts/results from (\S+): -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def markdown(measured: dict[str, Any]) -> str:
@@ -136,8 +139,8 @@ def _mean(values: list[float], form: str) -> str:
     return f"{mean:{form}}" + ("" if math.isnan(half) else f" ± {half:{form}}")
 
 
-def readme(measured: dict[str, Any]) -> str:
-    """Returns the README's tables, at the course's image size."""
+def selected(measured: dict[str, Any]) -> str:
+    """Returns the tables at the course's image size."""
     machine = measured["machine"]
     lines = [
         f"{machine['device']} ({machine['cpu'].strip()}), "
@@ -146,7 +149,7 @@ def readme(measured: dict[str, Any]) -> str:
         f"{measured['date']}. Medians and quartiles.",
         "",
     ]
-    for group, column, title in _README:
+    for group, column, title in _SELECTED:
         cells = results.cells(measured, group)
         if group in ("augmentation", "pipeline"):
             cells = [c for c in cells if (c.about["side"], c.about["channels"]) == (28, 1)]
@@ -172,7 +175,7 @@ def readme(measured: dict[str, Any]) -> str:
 
 
 # Group, the condition that differs between columns, title.
-_README = (
+_SELECTED = (
     ("augmentation", "batch", "Augmentation alone, 28×28×1, images/s by batch size"),
     (
         "pipeline",
@@ -219,11 +222,11 @@ def _lead(cell: Cell) -> str:
 
 
 def with_tables(text: str) -> str:
-    """Returns the README's text with its tables rewritten from the results that it names."""
+    """Returns a page with its tables rewritten from the results that it names."""
 
     def rewritten(match: re.Match[str]) -> str:
         begin, path, end = match.groups()
-        return f"{begin}\n{readme(results.read(_ROOT / path))}\n{end}"
+        return f"{begin}\n{selected(results.read(_ROOT / path))}\n{end}"
 
     return _TABLES.sub(rewritten, text)
 
@@ -240,17 +243,19 @@ def _copy_results(folder: Path) -> None:
 
 
 def main() -> None:
-    """Rewrites the README's tables."""
-    parser = argparse.ArgumentParser(description="Rewrites the README's tables.")
+    """Rewrites the page's tables and the README's chart."""
+    parser = argparse.ArgumentParser(description="Rewrites tables and chart from the results.")
     parser.add_argument("folder", type=Path, nargs="?", help="results to copy first")
     folder = parser.parse_args().folder
     try:
         if folder is not None:
             _copy_results(folder)
-        path = _ROOT / "README.md"
-        path.write_text(with_tables(path.read_text()))
+        PAGE.write_text(with_tables(PAGE.read_text()))
+        source = _TABLES.search(PAGE.read_text())
+        assert source is not None
+        plots.headline(results.read(_ROOT / source[2]), _ROOT / "benchmarks" / "results")
     except InputError as error:
-        print(f"readme: {error}", file=sys.stderr)
+        print(f"results: {error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
@@ -29,6 +30,12 @@ def command_line(*arguments: object) -> None:
 
     sys.argv = ["asl-fast", *map(str, arguments)]
     cli.main()
+
+
+def in_background(*arguments: object) -> None:
+    """Is `asl-fast` with arguments as a shell's `&` starts it, to be started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    command_line(*arguments)
 
 
 def _run(

@@ -5,7 +5,10 @@ import io
 import json
 import lzma
 import marshal
+import os
+import re
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -20,13 +23,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from asl_fast import Checkpoints, InputError, Records
+from asl_fast import Checkpoints, ImageDataGenerator, InputError, Records
 from asl_fast.data import csv_table as table
 from asl_fast.data import dataset
 from asl_fast.data.convert import convert
 from asl_fast.data.records import damage_in_words, write_index, write_shard
-from asl_fast.images import decode
-from asl_fast.models import saving
+from asl_fast.images import decode, photograph
+from asl_fast.models import limits, saving
 from asl_fast.system import storage
 from asl_fast.training import run, run_folder
 from asl_fast.training.checkpoint import Checkpointing
@@ -74,46 +77,60 @@ def zipped(path, times):
 
 
 @pytest.mark.parametrize("ending", ["gz", "xz", "zip"])
-def test_a_table_that_expands_without_end_is_refused(tmp_path, ending, monkeypatch):
+def test_a_table_that_expands_without_end_is_refused(tmp_path, ending):
     path = tmp_path / f"train.csv.{ending}"
     if ending == "zip":
         zipped(path, 3)
     else:
         path.write_bytes({"gz": gzip, "xz": lzma}[ending].compress(ZEROS) * 3)
-    monkeypatch.setattr(table, "EXPANDED", 20 * MEGABYTE)
-    with pytest.raises(InputError, match=f"train.csv.{ending} expands to more than 20 MiB"):
-        table.decompress(path.read_bytes(), str(path))
-    with pytest.raises(InputError, match=f"train.csv.{ending}, line 1 is longer than"):
-        convert(path, tmp_path / "records", workers=1)
+    for use in (dataset.load_csv, lambda path: convert(path, tmp_path / "records", workers=1)):
+        with pytest.raises(InputError, match=f"train.csv.{ending}, line 1 is longer than"):
+            use(path)
 
 
-def test_memory_does_not_grow_past_the_limit(tmp_path):
-    path = tmp_path / "train.csv.gz"
-    path.write_bytes(gzip.compress(ZEROS) * 256)  # 4 GiB in 4 MB
+HEADER = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))]).encode() + b"\n"
+ROW = b"9" + b",2" * 784 + b"\n"
+# Small files that a parser makes large, and what is said.
+SMALL = {
+    "short rows": (HEADER + b"1\n" * (8 * MEGABYTE), "row 1: 1 cells where the header has 785"),
+    "short rows in one": (HEADER + ROW[:-1] + b"\r1" * 9000 + b"\n", "line 2 holds a carriage"),
+    "many columns": (b"label" + b"," * 2_000_000, "line 1 is longer than a table's row"),
+    "a long list of files": (b"filename,class\n" + b"a,b\n" * MEGABYTE, "131,072 rows"),
+    "a list of files with many columns": (
+        b"filename,class" + b"," * 16_000 + b"\n" + b"a\n" * 9, "row 1: a cell is empty"
+    ),
+    "a list of files with a long row": (b"filename,class\n" + ZEROS, "line 2 is longer"),
+    "rows without end": ((HEADER + ROW * 9000, ROW * 9000), "more than 100 times its size"),
+}  # fmt: skip
+
+
+def test_memory_does_not_grow_with_what_small_files_expand_to(tmp_path):
+    for name, (content, _) in SMALL.items():
+        begin, rest = content if isinstance(content, tuple) else (content, b"")
+        repeated = gzip.compress(rest, 1) * 8
+        (tmp_path / f"{name}.csv.gz").write_bytes(gzip.compress(begin, 1) + repeated)
     lines, grown = peak_of(
         """
-from asl_fast.data import csv_table as table
-content = open(sys.argv[1], "rb").read()
+from pathlib import Path
+from asl_fast.data import csv_table, dataset, file_table
+from asl_fast.data.convert import convert
+csv_table.EXPANDED, file_table._FEWEST = 12 << 20, 1 << 17
 begin()
-try:
-    table.decompress(content, "train.csv.gz")
-except table.InputError as error:
-    print(error)
+for path in sorted(Path(sys.argv[1]).glob("*.gz")):
+    load = dataset.find if " list " in path.name else dataset.load_csv
+    for use in load, lambda path: convert(path, path.with_suffix(""), workers=1):
+        try:
+            use(path)
+        except csv_table.InputError as error:
+            print(error)
 """,
-        path,
+        tmp_path,
     )
-    assert "expands to more than 512 MiB" in lines[0]
-    assert grown < 1.1 * table.EXPANDED / MEGABYTE
-
-
-def test_blank_rows_without_end_are_not_converted(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "EXPANDED", MEGABYTE)
-    header = write_csv(tmp_path / "one.csv", *blobs(1)).read_bytes().splitlines(True)[0]
-    blank = b"0" + b",0" * 784 + b"\n"
-    path = tmp_path / "train.csv.gz"
-    path.write_bytes(gzip.compress(header + blank * 20_000))
-    with pytest.raises(InputError, match="expands to more than 100 times its size"):
-        convert(path, tmp_path / "records", workers=1, shard_rows=10**6)
+    names = sorted(SMALL, key=lambda name: f"{name}.csv.gz")
+    expected = [SMALL[name][1] for name in names for _ in range(2)]
+    for line, message in zip(lines, expected, strict=True):
+        assert message in line
+    assert grown < 350
 
 
 @pytest.mark.parametrize("flag", ["encrypted", "unknown method"])
@@ -126,7 +143,7 @@ def test_a_zip_that_cannot_be_opened_is_named(flag):
         at = changed.index(signature) + place
         changed[at : at + 4] = b"\x01\0\0\0" if flag == "encrypted" else b"\0\0\x63\0"
     with pytest.raises(InputError, match="can't be read to its end"):
-        table.decompress(bytes(changed), "train.zip")
+        table.parse(io.BytesIO(changed), "train.zip")
 
 
 # Images
@@ -198,7 +215,7 @@ from pathlib import Path
 warnings.simplefilter("ignore")
 import tensorflow as tf
 from PIL import Image
-from asl_fast.images import decode
+from asl_fast.images import decode, photograph
 load = tf.function(lambda path: decode.load_image(path, target_size=(8, 8)))
 small = Path(sys.argv[1]) / "small.webp"
 Image.new("RGB", (8, 8)).save(small)
@@ -230,6 +247,100 @@ def test_postscript_is_not_run(tmp_path):
     assert "PostScript" in decode.sniff(path)
     with pytest.raises(ValueError, match="PostScript"):
         decode.load_image(tf.constant(str(path)), target_size=(8, 8))
+
+
+# Pipes, which nobody writes to, and links
+
+
+@pytest.fixture
+def pipe(tmp_path, monkeypatch):
+    """A named pipe; what waits for it fails after a minute."""
+    monkeypatch.setattr(photograph, "_PATIENCE", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(60)
+    yield tmp_path / "pipe"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def classes(folder):
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / name / "1.png")
+    return folder
+
+
+def flow(folder, **options):
+    return ImageDataGenerator().flow_from_directory(folder, (8, 8), **options)
+
+
+def test_nothing_waits_for_a_pipe(pipe, tmp_path, folder):
+    def made(path):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        os.mkfifo(path)
+        return path
+
+    def refused(use, *arguments, said, **options):
+        with pytest.raises(InputError, match=said):
+            use(*arguments, **options)
+
+    for path in (pipe, made(tmp_path / "x.csv"), made(tmp_path / "x.npz")):
+        refused(dataset.find, path, said="neither a file nor a folder")
+        refused(dataset.load_csv, path, said="no regular file")
+        refused(photograph.read, path, said="nobody wrote to")
+    refused(saving.load_model, made(tmp_path / "x.keras"), said="There is no model")
+    images = classes(tmp_path / "images")
+    made(images / "a" / "2.png")
+    refused(flow, images, said="2.png cannot be opened: It is no regular file")
+    with pytest.warns(UserWarning, match="1 of 3 image files can't be read"):
+        assert flow(images, on_error="skip").samples == 2
+    refused(convert, images, tmp_path / "r", workers=1, said="2.png can't be read: .*no regular")
+    (tmp_path / "list.csv").write_text("filename,class\nimages/a/2.png,a\n")
+    listed = tmp_path / "list.csv"
+    refused(convert, listed, tmp_path / "r", workers=1, said="2.png can't be read: .*no regular")
+    refused(Records.open, made(tmp_path / "s" / "index.json").parent, said="index.json is damaged")
+    data, run_out = dataset.load(folder), tmp_path / "run"
+    made(run_out / "checkpoints" / "settings.json")
+    refused(
+        run.train, data, run_out, resume=True, recipe="course", said="settings.json can't be read"
+    )
+    made(run_out / "metrics.json")
+    refused(run.train, data, run_out, recipe="course", said="metrics.json can't be read")
+    made(tmp_path / "c" / "00000001.checkpoint")
+    assert Checkpoints(tmp_path / "c").load() is None
+    made(tmp_path / "train" / "index.json")
+    refused(dataset.find, tmp_path / "train", said="holds no data set")
+
+
+def test_what_comes_through_a_pipe_is_bounded(pipe, monkeypatch):
+    monkeypatch.setattr(photograph, "MOST_BYTES", 1000)
+    writer = subprocess.Popen(["sh", "-c", f"cat /dev/zero > {pipe}"])
+    with pytest.raises(InputError, match="pipe has more than 0 MB"):
+        photograph.read(pipe, name="pipe")
+    assert writer.wait() != 0
+
+
+@pytest.mark.parametrize("use", [flow, dataset.find], ids=["flow_from_directory", "convert"])
+def test_links_make_no_class_of_everybody(tmp_path, use):
+    images = classes(tmp_path / "images")
+    for target, said in ((".", "holds it"), ("..", "holds it"), ("a", "are the same folder")):
+        (images / "c").symlink_to(target)
+        with pytest.raises(InputError, match=f"images/c.* {said}"):
+            use(images)
+        (images / "c").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "3.png")
+    (images / "c").symlink_to("../elsewhere")
+    use(images)
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path):
+    images = classes(tmp_path / "images")
+    (images / "a" / "again").symlink_to("../..")
+    (images / "a" / "there").symlink_to("../b")
+    assert flow(images).samples == 2
+    assert flow(images, follow_links=True).samples == 3
 
 
 # Records
@@ -385,6 +496,148 @@ def test_a_model_that_expands_without_end_is_refused(tmp_path):
         saving.load_model(path)
 
 
+Layer = keras.layers
+
+
+def altered(path, change, *, wrong=None):
+    """Saves a small model whose configuration a function changes, with the weights of the small."""
+    model = keras.Sequential([keras.Input((28, 28, 1)), Layer.Flatten(), Layer.Dense(2, "softmax")])
+    model.save(path.with_name("small.keras"))
+    with (
+        zipfile.ZipFile(path.with_name("small.keras")) as small,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in small.namelist():
+            content = small.read(name)
+            if name == "config.json":
+                content = change(json.loads(content))
+            archive.writestr(name, content if isinstance(content, bytes) else json.dumps(content))
+
+
+def wide(config):
+    config["config"]["layers"][-1]["config"]["units"] = 2_000_000
+    return config
+
+
+def doubling(config):
+    """Models within models, each of which calls the one within twice."""
+    inner = keras.Sequential([keras.Input((4,)), Layer.Dense(4)])
+    for _ in range(4):
+        inputs = keras.Input((4,))
+        inner = keras.Model(inputs, inner(inner(inputs)))
+    text = keras.saving.serialize_keras_object(inner)
+    for _ in range(8):
+        layers = text["config"]["layers"]
+        text = json.loads(json.dumps(text))
+        text["config"]["layers"][1] = {**text["config"]["layers"][1], "config": {"layers": layers}}
+    return text
+
+
+def compressed(path, times):
+    import h5py
+
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.create_dataset("x", (times << 20,), "u1", compression="gzip", fillvalue=0)[:] = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", content.getvalue())
+        archive.writestr("config.json", "{}")
+
+
+def elsewhere(path):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+
+
+def with_flag(path, bits):
+    altered(path, lambda config: config)
+    content = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            content[at + place : at + place + 4] = bits
+    path.write_bytes(content)
+
+
+HOSTILE_MODELS = {
+    "wide": (lambda path: altered(path, wide), "weights of 6,272,000,000 bytes, which it does not"),
+    "doubling": (lambda path: altered(path, doubling), "layers and parts of them"),
+    "many": (
+        lambda path: altered(
+            path, lambda config: [{"class_name": os.urandom(8).hex()} for _ in range(40_000)]
+        ),
+        "it describes 40,000 layers and parts of them",
+    ),
+    "nested": (lambda path: altered(path, lambda config: b"[" * 90_000), "recursion depth"),
+    "compressed": (lambda path: compressed(path, 200), "more than 100 times its size"),
+    "elsewhere": (elsewhere, "its weights lie in other files"),
+    "encrypted": (lambda path: with_flag(path, b"\1\0\0\0"), "encrypted"),
+    "odd": (lambda path: with_flag(path, b"\0\0\x63\0"), "compression"),
+    "large": (
+        lambda path: keras.Sequential(
+            [keras.Input((28, 28, 1)), Layer.UpSampling2D(2000), Layer.GlobalMaxPooling2D()]
+        ).save(path),
+        "its layer up_sampling2d[_0-9]* makes 11,962 MiB of one image",
+    ),
+    "nested and large": (
+        lambda path: keras.Sequential(
+            [
+                keras.Input((28, 28, 1)),
+                keras.Sequential([keras.Input((28, 28, 1)), Layer.ZeroPadding2D(20_000)]),
+                Layer.GlobalMaxPooling2D(),
+            ]
+        ).save(path),
+        "MiB of one image",
+    ),
+}
+
+
+def test_memory_does_not_grow_with_what_a_model_describes(tmp_path):
+    endings = {name: "h5" if name == "elsewhere" else "keras" for name in HOSTILE_MODELS}
+    for name, (write, _) in HOSTILE_MODELS.items():
+        write(tmp_path / f"{name}.{endings[name]}")
+    (tmp_path / "small.keras").unlink()
+    lines, grown = peak_of(
+        """
+from pathlib import Path
+from asl_fast.models import saving
+begin()
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        saving.load_model(path)
+    except saving.InputError as error:
+        print(error)
+""",
+        tmp_path,
+    )
+    names = sorted(HOSTILE_MODELS, key=lambda name: f"{name}.{endings[name]}")
+    for name, line in zip(names, lines, strict=True):
+        assert re.search(HOSTILE_MODELS[name][1], line), line
+    assert grown < 150
+
+
+ODD_FACTS = ["[" * 90_000, "[]", '{"letters": "ABC"}', '{"letters": ["A"], "pixels": 3}', "\xff"]
+
+
+@pytest.mark.parametrize("facts", ODD_FACTS, ids=lambda facts: facts[:9])
+def test_odd_letters_are_told(tmp_path, facts):
+    path = tmp_path / "model.keras"
+    altered(path, lambda config: config)
+    assert saving.read_letters(path) is None
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("asl_fast.json", facts.encode("latin-1"))
+    with pytest.raises(InputError, match="letters in .* are damaged"):
+        saving.read_letters(path)
+
+
+def test_large_activations_make_small_batches():
+    sides = [keras.Input((32, 32, 1)), Layer.UpSampling2D(64), Layer.GlobalMaxPooling2D()]
+    assert limits.batch_size(keras.Sequential(sides), 256) == 64
+    assert limits.batch_size(keras.Sequential([sides[0], sides[2]]), 256) == 256
+
+
 # Checkpoints, settings, cache
 
 
@@ -506,16 +759,59 @@ def test_a_run_checks_what_its_settings_say(folder, tmp_path, arguments, message
         run.train(dataset.load(folder), tmp_path / "run", **arguments)
 
 
-@pytest.mark.parametrize("part", ["images.npy", "labels.npy", "facts.json"])
-def test_cached_data_cut_anywhere_are_made_anew(part, caplog):
+PARTS = ["images.npy", "labels.npy", "facts.json", "sha256"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_cached_data_are_made_anew(part, damage, caplog):
     images, labels = blobs(3)
     storage.save_entry("key", images, labels, {"sha256": "0"})
     path = storage.cache_folder() / "key" / part
     content = path.read_bytes()
-    for length in range(0, len(content), 7):
-        path.write_bytes(content[:length])
-        assert storage.load_entry("key") is None
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(content[:place] if damage == "cut" else changed)
+        assert storage.load_entry("key", (28, 28, 1), 24) is None
         assert "is damaged and is made anew" in caplog.text
         caplog.clear()
     path.write_bytes(content)
-    assert storage.load_entry("key") is not None
+    assert storage.load_entry("key", (28, 28, 1), 24) is not None
+
+
+OTHERS = {
+    "another shape": {"images": np.zeros((3, 28, 28, 3), np.uint8)},
+    "another dtype": {"images": np.zeros((3, 28, 28, 1), np.float32)},
+    "more images": {"images": np.zeros((4, 28, 28, 1), np.uint8)},
+    "labels beyond the classes": {"labels": np.array([0, 1, 24], np.int32)},
+    "labels below 0": {"labels": np.array([0, 1, -1], np.int32)},
+    "longer labels": {"labels": np.array([0, 1, 2], np.int64)},
+}
+
+
+@pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS)
+def test_whole_cached_data_of_something_else_are_made_anew(changed):
+    images, labels = blobs(3)
+    storage.save_entry("key", **{"images": images, "labels": labels, "facts": {}, **changed})
+    assert storage.load_entry("key", (28, 28, 1), 24) is None
+
+
+def test_a_table_that_changes_while_it_is_read_is_cached_as_what_was_read(tmp_path, monkeypatch):
+    path, later = tmp_path / "train.csv", tmp_path / "later.csv"
+    write_csv(path, *blobs(48))
+    write_csv(later, *blobs(48, seed=1))
+    contents = path.read_bytes(), later.read_bytes()
+    load = storage.load_entry
+
+    def change(*arguments):
+        path.write_bytes(contents[1])
+        return load(*arguments)
+
+    monkeypatch.setattr(storage, "load_entry", change)
+    changed = dataset.load_csv(path)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(changed[0], blobs(48, seed=1)[0])
+    for content, seed in zip(contents, (0, 1), strict=True):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(dataset.load_csv(path)[0], blobs(48, seed=seed)[0])

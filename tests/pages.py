@@ -33,7 +33,7 @@ class Visit(NamedTuple):
 def visit(browser: Any, url: str, width: int = 1200) -> Iterator[Visit]:
     context = browser.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(300_000)  # only what never ends fails
     found = Visit(page, [], [])
     complain = found.complaints.append
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 from PIL import Image
 
@@ -49,6 +50,20 @@ def test_the_tutorial_runs_and_leaves_its_pictures(folder, tmp_path):
     for picture in pictures:
         assert np.asarray(Image.open(picture).convert("L"), float).std() > 5
     assert "CSV files: 96 images to train on, 48 to validate on" in text
+
+
+def test_the_audit_reports_and_does_not_fail(tmp_path, capsys):
+    program = tmp_path / "pip-audit"
+    program.write_text(
+        '#!/bin/sh\nwhile [ "$1" != --requirement ]; do shift; done; cat "$2"; exit 1\n'
+    )
+    program.chmod(0o755)
+    script("audit.py", program)
+    told = capsys.readouterr().out
+    assert f"keras=={keras.__version__}\n" in told
+    assert "asl-fast[demo]: " in told
+    script("audit.py", tmp_path / "nothing")
+    assert "Not looked up: [Errno 2]" in capsys.readouterr().out
 
 
 def test_each_cell_of_the_tutorial_stands_alone():

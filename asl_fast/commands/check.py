@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from asl_fast.commands import console, options
-from asl_fast.system.errors import InputError
 
 __all__ = ["check"]
 
@@ -21,13 +20,9 @@ def check(
 
     The script is read, not run. The exit code is 1 if there are findings.
     """
-    from asl_fast.migration import lint
+    from asl_fast.migration import lint, notebook
 
-    try:
-        source = script.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
-        raise InputError(f"{script} can't be read: {reason}.") from None
+    source = notebook.read_source(script)
     findings = lint.check(source, str(script))
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))

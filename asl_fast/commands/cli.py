@@ -23,7 +23,7 @@ from asl_fast.commands.preview import preview
 from asl_fast.commands.report import report
 from asl_fast.commands.run import CONTEXT, run
 from asl_fast.commands.train import train
-from asl_fast.system.errors import InputError
+from asl_fast.system.errors import InputError, printable
 
 __all__ = ["app", "main"]
 
@@ -89,13 +89,18 @@ def _options(
     """Train image classifiers with the augmentation inside the training step."""
 
 
+def _as_text(record: logging.LogRecord) -> bool:
+    """Escapes, in this package's messages, what a terminal would obey."""
+    if record.name.startswith("asl_fast."):
+        record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
 def main() -> None:
     """Runs the command line; an `InputError` is printed as one line, and the exit code is 2."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=notes, show_time=False, show_path=False)],
-    )
+    handler = RichHandler(console=notes, show_time=False, show_path=False)
+    handler.addFilter(_as_text)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may not be valid text
     try:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asl_fast.system import quiet
+from asl_fast.system.errors import InputError, printable
 
 if TYPE_CHECKING:
     from asl_fast.data.dataset import Dataset
@@ -35,23 +36,23 @@ notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def say(text: str | Text, *, to: Console = output) -> None:
-    """Prints a line, unwrapped."""
-    to.print(text, soft_wrap=True)
+    """Prints a line, unwrapped; what a terminal would obey in it is escaped."""
+    to.print(printable(text) if isinstance(text, str) else text, soft_wrap=True)
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:
     """Prints a table of names and values."""
     table = Table(show_header=False)
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, printable(value))
     output.print(table)
 
 
 @contextlib.contextmanager
 def status(doing: str) -> Iterator[Callable[[str], None]]:
     """Shows a spinner; yields a function that changes its text."""
-    with notes.status(Text(doing)) as spinner:
-        yield lambda text: spinner.update(Text(text))
+    with notes.status(Text(printable(doing))) as spinner:
+        yield lambda text: spinner.update(Text(printable(text)))
 
 
 @contextlib.contextmanager
@@ -78,17 +79,17 @@ def load_tensorflow(verbose: bool = False) -> None:
             quiet.import_tensorflow()
 
 
-def load_data(data: Path | str | None, **options: Any) -> "Dataset":
+def load_data(folder: Path | str | None = None, **options: Any) -> "Dataset":
     """Loads a data set, with a progress bar, and prints what it is.
 
     Args:
-        data: The folder or file, or None.
+        folder: The folder or file, or None.
         **options: As for `dataset.load`.
     """
     with data_progress() as advance:
         from asl_fast.data import dataset as datasets
 
-        dataset = datasets.load(data, progress=advance, **options)
+        dataset = datasets.load(folder, progress=advance, **options)
     for name, split in (("train", dataset.train), ("valid", dataset.valid)):
         images = datasets.in_words(split.shape)
         kind = {
@@ -107,28 +108,33 @@ def load_data(data: Path | str | None, **options: Any) -> "Dataset":
 
 
 def load_data_of(
-    model: Path, data: Path | None, train: Path | None, valid: Path | None
+    path: Path, model: Any, data: Path | None, train: Path | None, valid: Path | None
 ) -> "Dataset":
     """Loads the data set that was given, as the model takes it, or else that of the model's run.
 
     Args:
-        model: A file, or the folder of a run.
+        path: The model's file, or the folder of its run.
+        model: The Keras model.
         data: As for `dataset.load`; a single set is measured whole.
         train: As for `dataset.load`.
         valid: As for `dataset.load`.
+
+    Raises:
+        InputError: As for `dataset.load`, or the run's data are not what they were.
     """
-    from asl_fast.models import saving
     from asl_fast.training import run_folder
 
-    if not (data or train or valid):
-        place = run_folder.data_files(model)
-        return load_data(place.pop("folder", None), **place)
-    shape = getattr(saving.load_model(model), "input_shape", None)
+    metrics = run_folder.read_metrics(path)
+    if metrics is not None and not (data or train or valid):
+        try:
+            return run_folder.reload(metrics, load_data)
+        except InputError as error:
+            raise InputError(f"{error} Other data can be given with --data.") from None
+    shape = getattr(model, "input_shape", None)
     as_taken: dict[str, Any] = {}
     if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]:
         as_taken = {"image_size": shape[1:3], "color": "grayscale" if shape[3] == 1 else "rgb"}
-    classes = saving.read_letters(model)
-    return load_data(data, train=train, valid=valid, classes=classes, undivided=True, **as_taken)
+    return load_data(data, train=train, valid=valid, undivided=True, **as_taken)
 
 
 @contextlib.contextmanager

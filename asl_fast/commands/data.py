@@ -116,14 +116,17 @@ def serve(
 ) -> None:
     """Run a tf.data service that reads converted data for trainings.
 
-    It runs until Ctrl-C. Anyone who reaches its ports can make it read and write files: use it in
-    closed networks only.
+    It runs until Ctrl-C or SIGTERM, and listens on all addresses. Anyone who reaches its ports can
+    make it read and write files: use it in closed networks only.
     """
     console.load_tensorflow(verbose)
     from asl_fast.data import service
 
     def ready(address: str) -> None:
-        console.say(f"tf.data service at {address} – Ctrl-C stops it.")
+        console.say(
+            f"tf.data service at {address} – Ctrl-C stops it. It listens on all addresses of this "
+            "machine, and whoever reaches its ports can make it read and write files."
+        )
 
     service.serve(port, workers, host, join, ready)
 

@@ -24,6 +24,8 @@ def demo(
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    letters: options.Letters = None,
+    pixels: options.Pixels = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Try a model and the augmentation in the browser.
@@ -38,20 +40,19 @@ def demo(
     def ready(url: str) -> None:
         console.say(f"Open {url} – Ctrl-C stops it.")
 
-    classifier = Classifier.load(model)
+    classifier = Classifier.load(model, letters, pixels)
     page.serve(classifier, host, port, ready, _examples(model, classifier.letters))
 
 
 def _examples(model: Path, classes: Sequence[str]) -> "dict[str, np.ndarray]":
     """Returns a validation image of some classes of a run, or drawn hands, or nothing."""
-    from asl_fast.data import dataset as datasets
     from asl_fast.data.synthetic_hands import LETTERS
     from asl_fast.inference import demo as page
     from asl_fast.training import run_folder
 
     try:
-        place = run_folder.data_files(model)
-        valid = datasets.load(**place).valid if place else None
+        metrics = run_folder.read_metrics(model)
+        valid = None if metrics is None else run_folder.reload(metrics).valid
     except InputError as error:
         console.say(f"asl-fast: The run's own images can't be shown: {error}", to=console.notes)
         valid = None

@@ -27,6 +27,7 @@ def evaluate(
             "accuracy on rotated and shifted images."
         ),
     ] = None,
+    letters: options.Letters = None,
     pixels: options.Pixels = None,
     as_json: options.Json = False,
     verbose: options.Verbose = False,
@@ -36,14 +37,15 @@ def evaluate(
     The folder of a run is measured on the run's own data, unless others are given.
     """
     console.load_tensorflow(verbose)
-    dataset = console.load_data_of(model, data, train, valid)
     from asl_fast.inference import evaluation
     from asl_fast.models import saving
 
-    with console.status("Loading the model") as progress:
+    with console.status("Loading the model"):
         network = saving.load_model(model)
-        evaluation.check(network, dataset.valid, model)
-        result = evaluation.evaluate(network, dataset.valid, mirrored, out, progress, pixels)
+    dataset = console.load_data_of(model, network, data, train, valid)
+    with console.status("Evaluating") as progress:
+        split = evaluation.matched(network, dataset.valid, model, letters)
+        result = evaluation.evaluate(network, split, mirrored, out, progress, pixels)
     if as_json:
         print(json.dumps(result, indent=2))
         return

@@ -56,8 +56,8 @@ def export(
     network = saving.load_model(model)
     images = calibration = None
     is_ours = getattr(network, "input_shape", None) == (None, *CsvTable.shape)
-    if data or train or valid or run_folder.data_files(model) or is_ours:
-        dataset = console.load_data_of(model, data, train, valid)
+    if data or train or valid or run_folder.read_metrics(model) or is_ours:
+        dataset = console.load_data_of(model, network, data, train, valid)
         images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
     with console.quietly("Exporting", verbose):
         written = exports.export(

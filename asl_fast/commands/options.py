@@ -17,6 +17,7 @@ __all__ = [
     "Data",
     "ImageSize",
     "Json",
+    "Letters",
     "Model",
     "Pixels",
     "Recipe",
@@ -83,6 +84,13 @@ Recipe = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Random seed.", rich_help_panel=RECIPE)]
 Model = Annotated[Path, typer.Argument(help="A .keras file, or the folder of a run.")]
+Letters = Annotated[
+    str | None,
+    typer.Option(
+        help="Letters of the outputs, in order, if the model's file has none. 25 or 26 outputs "
+        "are A to Y or A to Z by default."
+    ),
+]
 Pixels = Annotated[
     Literal["0-1", "-1-1", "0-255"] | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from asl_fast.commands import console, options
-from asl_fast.system.errors import InputError
+from asl_fast.system.errors import InputError, printable
 
 __all__ = ["predict"]
 
@@ -20,13 +20,7 @@ def predict(
         list[str],
         typer.Argument(help="Photographs: files, folders, or - for one from standard input."),
     ],
-    letters: Annotated[
-        str | None,
-        typer.Option(
-            help="Letters of the outputs, in order, if the model's file has none. 25 or 26 outputs "
-            "are A to Y or A to Z by default."
-        ),
-    ] = None,
+    letters: options.Letters = None,
     pixels: options.Pixels = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -50,7 +44,9 @@ def predict(
     with console.status("Loading the model"):
         classifier = Classifier.load(model, letters, pixels)
     files: list[str | bytes] = [
-        sys.stdin.buffer.read() if source == photograph.STANDARD_INPUT else source
+        sys.stdin.buffer.read(photograph.MOST_BYTES + 1)
+        if source == photograph.STANDARD_INPUT
+        else source
         for source in sources
     ]
     results = track(
@@ -86,7 +82,7 @@ def _show(rows: list[dict[str, Any]], form: str) -> None:
             cells = [(one["letter"], f"{one['probability']:.6f}") for one in row["top"]]
             writer.writerow([row["file"], *(cell for pair in cells for cell in pair)])
     else:
-        width = max((len(row["file"]) for row in rows), default=0)
+        width = max((len(printable(row["file"])) for row in rows), default=0)
         for row in rows:
             top = (f"{one['letter']} {one['probability']:6.1%}" for one in row["top"])
-            print(f"{row['file']:{width}}  {'   '.join(top)}")
+            print(f"{printable(row['file']):{width}}  {printable('   '.join(top))}")

@@ -28,6 +28,7 @@ def report(
     ] = None,
     train: options.TrainFile = None,
     valid: options.ValidFile = None,
+    pixels: options.Pixels = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Write runs as one HTML page that needs no other file."""
@@ -37,17 +38,19 @@ def report(
     run, *others = runs
     dataset = None
     if others:
-        if data or train or valid:
-            raise InputError("Runs side by side show what they recorded. Leave out the data.")
+        if data or train or valid or pixels:
+            raise InputError(
+                "Runs side by side show what they recorded. Leave out the data and --pixels."
+            )
         out = out or Path("comparison.html")
         run_comparison.write(runs, out)
         console.say(f"Wrote {out}")
         return
     if data or train or valid:
-        moved = {**run_folder.data_files(run), "folder": data, "train": train, "valid": valid}
-        dataset = console.load_data(moved.pop("folder"), **moved)
+        arguments = run_folder.load_arguments(run_report.read_metrics(run))
+        dataset = console.load_data(**arguments | {"folder": data, "train": train, "valid": valid})
 
     out = out or run / "report.html"
     with console.status("Reading the run") as progress:
-        run_report.write(run, out, dataset, progress=progress)
+        run_report.write(run, out, dataset, progress=progress, pixels=pixels)
     console.say(f"Wrote {out}")

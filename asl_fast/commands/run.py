@@ -19,9 +19,11 @@ CONTEXT = {
 
 def run(
     context: typer.Context,
-    script: Annotated[Path, typer.Argument(help="A Python script; its arguments follow it.")],
+    script: Annotated[
+        Path, typer.Argument(help="A Python script or a notebook; its arguments follow it.")
+    ],
 ) -> None:
-    """Run a Keras script unchanged, with the fast generator."""
+    """Run a Keras script or notebook unchanged, with the fast generator."""
     console.load_tensorflow()
     from asl_fast.migration import script_runner
 

@@ -22,7 +22,7 @@ _CHANGEABLE = [field.name for field in dataclasses.fields(Recipe) if field.name 
 # Options that are arguments of the run as they are, and those of its data set.
 _SETTINGS = [
     *("network", "frozen", "augment", "seed", "precision", "jit", "resident"),
-    *("steps_per_execution", "deterministic"),
+    *("steps_per_execution", "deterministic", "damaged"),
 ]
 _PLACE = ("train", "valid", "color", "validation_split", "seed")
 
@@ -161,7 +161,8 @@ _Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Resume the run that was stopped in --out, with its options; without one, start it.",
+        help="Resume the run that was stopped in --out, with its options; without one, start it. "
+        "A finished one is left as it is.",
         rich_help_panel=options.OUTPUT,
     ),
 ]
@@ -231,9 +232,7 @@ def train(
         from asl_fast.training import run_folder
 
         place, settings = run_folder.resumed(out, place, settings, given=_given(context))
-    dataset = console.load_data(
-        place.pop("folder"), **place, damaged=damaged, service=service or ""
-    )
+    dataset = console.load_data(**place, damaged=settings["damaged"], service=service or "")
     console.load_tensorflow(verbose)
     from asl_fast.training import run
 

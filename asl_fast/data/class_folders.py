@@ -1,6 +1,7 @@
 """Folders of image files, one folder a class."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +9,27 @@ import pandas as pd
 from asl_fast.data.file_table import FileTable
 from asl_fast.data.source import DataSource
 from asl_fast.images.file_types import SUFFIXES
+from asl_fast.system.errors import InputError
 
-__all__ = ["ClassFolders"]
+__all__ = ["ClassFolders", "check_links"]
 
 _VALIDATION = ("valid", "validation", "val", "test")  # names of folders, the preferred first
+
+
+def check_links(folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
+    """Raises an `InputError` if a class is a link to another one or to a folder that holds it."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        place = os.path.realpath(os.path.join(folder, name))
+        link = os.path.islink(os.path.join(folder, name))
+        if link and Path(os.path.realpath(folder)).is_relative_to(place):
+            raise InputError(f"{os.path.join(folder, name)} is a link to a folder that holds it.")
+        if place in seen:
+            raise InputError(
+                f"{os.path.join(folder, name)} and {seen[place]} are the same folder: one is a "
+                "link. Remove it, or its images are in two classes."
+            )
+        seen[place] = name
 
 
 class ClassFolders(FileTable):
@@ -48,11 +66,14 @@ def _files(folder: Path) -> list[tuple[str, str]]:
     """Returns the paths and class names of the files in class folders, sorted."""
     if not folder.is_dir():
         return []
+    classes = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name)
+    )
+    check_links(folder, classes)
     return [
-        (os.path.join(root, file), entry.name)
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
-        if entry.is_dir() and not _is_hidden(entry.name)
-        for root, _, names in sorted(os.walk(entry.path))
+        (os.path.join(root, file), name)
+        for name in classes
+        for root, _, names in sorted(os.walk(folder / name))
         if not any(map(_is_hidden, Path(root).relative_to(folder).parts))
         for file in sorted(names)
         if file.lower().endswith(SUFFIXES) and not _is_hidden(file)

@@ -53,7 +53,6 @@ def convert_all(
             one,
             Path(folder) / name,
             progress=lambda rows, _: progress(rows, total),
-            keep=len(sets) > 1,
             **options,
         )
         for name, one in sets.items()
@@ -70,12 +69,11 @@ def convert(
     shard_rows: int = SHARD_ROWS,
     workers: int | None = None,
     progress: Callable[[int, int | None], object] = lambda rows, total: None,
-    keep: bool = False,
 ) -> Records:
     """Converts a set of images to a folder of records, for `asl_fast.fit` to stream.
 
     A conversion that was stopped resumes at the shards that are missing if it is called again with
-    the same arguments.
+    the same arguments; one that was completed is left as it is.
 
     Args:
         source: A path with a single set in one of `dataset.FORMATS`, such as a CSV file, which is
@@ -91,8 +89,6 @@ def convert(
         workers: Processes, at least 1; one for each core by default.
         progress: Called with the number of images converted since its last call, and the number
             of all, or None if it is unknown.
-        keep: Whether a folder that holds the same conversion, complete, is left as it is; an error
-            otherwise.
 
     Returns:
         The records, as `Records.open` returns them.
@@ -115,23 +111,23 @@ def convert(
     compression = "GZIP" if compress else ""
     storage.make_folder(folder)
     with _locked(folder):
-        if keep and _index(folder).get("source") == json.loads(json.dumps(settings)):
+        if _index(folder).get("source") == json.loads(json.dumps(settings)):
+            _clear(folder)  # it may have been killed before it did
             return Records.open(folder)
         _begin(folder, settings)
         notes = _convert_all(
             folder, source, shard_rows, compression, workers or os.cpu_count() or 1, progress
         )
-        labels = source.stored_labels({label for note in notes for label in note["labels"]})
+        labels = source.stored_labels(
+            {label for note in notes for label in note["labels"]},
+            max(note["brightest"] for note in notes),
+        )
         shards = [Shard(note["file"], note["rows"], note["sha256"]) for note in notes]
         assert source.shape is not None
         records.write_index(
             folder, source.shape, labels, source.classes, compression, shards, settings
         )
-        for shard in shards:
-            _note(folder, shard.file).unlink()
-        for left in folder.glob(".*.partial*"):  # by processes that were killed
-            left.unlink()
-        (folder / _SETTINGS).unlink()
+        _clear(folder)
     return Records.open(folder)
 
 
@@ -160,6 +156,13 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def _clear(folder: Path) -> None:
+    """Removes what a conversion needs only to be resumed, and what killed processes have left."""
+    for pattern in (".part-*.json", ".*.partial*", _SETTINGS):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
     """Refuses a folder that holds another conversion, and notes what this one is."""
     if (folder / records.INDEX).exists():
@@ -167,8 +170,8 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / _SETTINGS
     if path.exists():
         try:
-            before = json.loads(path.read_text())
-        except (ValueError, RecursionError):
+            before = json.loads(storage.read_text(path))
+        except (OSError, ValueError, RecursionError):
             before = None
         if before != json.loads(json.dumps(settings)):
             raise InputError(
@@ -182,7 +185,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 
 def _index(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / records.INDEX).read_text()))
+        return dict(json.loads(storage.read_text(folder / records.INDEX)))
     except (OSError, ValueError, RecursionError):
         return {}
 
@@ -249,21 +252,25 @@ def _note(folder: Path, file: str) -> Path:
 def _finished(folder: Path, number: int) -> dict[str, Any] | None:
     """Returns the note about a shard that a stopped conversion has written, or None."""
     try:
-        note = json.loads(_note(folder, _file(number)).read_text())
+        note = json.loads(storage.read_text(_note(folder, _file(number))))
         shard = Shard(note["file"], int(note["rows"]), str(note["sha256"]))
         labels = [int(label) for label in note["labels"]]
+        brightest = int(note["brightest"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if shard.file != _file(number) or not (folder / shard.file).is_file():
+    path = folder / _file(number)
+    if shard.file != path.name or not path.is_file() or records.sha256(path) != shard.sha256:
         return None
-    return {**shard._asdict(), "labels": labels}
+    return {**shard._asdict(), "labels": labels, "brightest": brightest}
 
 
 def _write_shard(path: Path, read: Read, compression: str) -> dict[str, Any]:
     """Writes a shard, and a note about it for a later call; in a worker."""
     images, labels = read()
     shard = records.write_shard(path, images, labels, compression)
-    note = {**shard._asdict(), "labels": sorted(set(labels.tolist()))}
+    note = {
+        **shard._asdict(), "labels": sorted(set(labels.tolist())), "brightest": int(images.max())
+    }  # fmt: skip
     with storage.replacing(_note(path.parent, shard.file)) as aside:
         aside.write_text(json.dumps(note))
     return note

@@ -32,6 +32,7 @@ __all__ = [
     "in_words",
     "load",
     "load_csv",
+    "numbered",
     "write_csv",
 ]
 
@@ -164,6 +165,8 @@ def find(path: Path) -> dict[str, DataSource]:
     """
     if str(path) != BUILT_IN and not path.exists():
         raise InputError(f"There is no file or folder {path}.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a file nor a folder, but a pipe or a device.")
     try:
         for form in FORMATS:
             if sets := form.find(path):
@@ -183,7 +186,6 @@ def load(
     color: str | None = None,
     validation_split: float | None = None,
     seed: int = 0,
-    classes: Sequence[str] | None = None,
     undivided: bool = False,
     progress: Callable[[int], object] | None = None,
     damaged: str = "stop",
@@ -204,7 +206,6 @@ def load(
         validation_split: Float in (0, 1), the share of each class of a single set that is drawn
             for validation, at least one image.
         seed: Int in [0, 2**32), of that draw.
-        classes: Names that number the labels. None: those of the training set.
         undivided: Whether a single set is both training and validation set, as for measurements.
         progress: Called with the number of images rendered since its last call, if the built-in
             set is not yet cached.
@@ -236,7 +237,7 @@ def load(
     place |= {name: value for name, value in options.items() if value is not None}
     known = all(split.sha256 in KNOWN_SHA256 for split in sides)
     name = "Sign Language MNIST" if known else next(iter(sets.values())).kind
-    return Dataset(name, *_matched(*sides, classes), place)
+    return Dataset(name, *_matched(*sides), place)
 
 
 def in_words(shape: Sequence[int]) -> str:
@@ -420,23 +421,26 @@ def _load(
     return split._replace(spelling=spelling)
 
 
-def _matched(train: Split, valid: Split, classes: Sequence[str] | None) -> tuple[Split, Split]:
-    """Returns sets of one shape, whose labels number the same names: the training set's, or others.
+def _matched(train: Split, valid: Split) -> tuple[Split, Split]:
+    """Returns sets of one shape, whose labels number the classes of the training set.
 
     Raises:
-        InputError: Their shapes differ, or one has a class without a number.
+        InputError: Their shapes differ, or the validation set has other classes.
     """
     if train.shape != valid.shape:
         raise InputError(
             f"The training images are {in_words(train.shape)}, the validation images "
             f"{in_words(valid.shape)}. Choose one size and colour (--image-size, --color)."
         )
-    names = tuple(classes or train.classes)
-    return _numbered(train, names), _numbered(valid, names)
+    return train, numbered(valid, train.classes)
 
 
-def _numbered(split: Split, classes: tuple[str, ...]) -> Split:
-    """Returns a set whose labels number other names, which hold all of its own."""
+def numbered(split: Split, classes: tuple[str, ...]) -> Split:
+    """Returns a set whose labels number other names, which hold all of its own.
+
+    Raises:
+        InputError: They don't.
+    """
     unknown = [name for name in split.classes if name not in classes]
     if unknown:
         raise InputError(

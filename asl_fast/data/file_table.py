@@ -2,13 +2,15 @@
 
 import concurrent.futures
 import copy
+import csv
 import hashlib
-import io
+import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,8 @@ from asl_fast.system.errors import InputError
 __all__ = ["FileTable"]
 
 _COLUMNS = ["filename", "class"]
+_HEADER = 4096  # bytes within which the header names them
+_FEWEST = 1 << 20  # rows that any file may expand to; a larger one as many as it has bytes
 
 
 class FileTable(DataSource):
@@ -69,19 +73,13 @@ class FileTable(DataSource):
         """Returns a CSV file with the two columns as a single set."""
         if not path.is_file():
             return {}
-        with path.open("rb") as stored, csv_table.opened(stored, str(path)) as file:
-            header = file.readline(1 << 15).decode("utf-8-sig", "replace")
-        if not set(_COLUMNS) <= {column.strip().strip('"') for column in header.split(",")}:
-            return {}
-        plain = io.BytesIO(csv_table.decompress(path.read_bytes(), str(path)))
-        try:
-            # A class may be named NA.
-            frame = pd.read_csv(
-                plain, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""]
-            )
-        except ValueError as error:  # pandas' errors, and those of the encoding
-            raise InputError(f"{path} can't be read as a list of files: {error}.") from None
-        return {"": cls(frame, str(path), path.parent, file_facts(path))}
+        name, most = str(path), csv_table.most_expanded(path)
+        with storage.open_file(path) as stored, csv_table.opened(stored, name, most) as text:
+            header = text.peek(_HEADER)[:_HEADER].partition(b"\n")[0].decode("utf-8-sig", "replace")
+            if not set(_COLUMNS) <= {column.strip().strip('"') for column in header.split(",")}:
+                return {}
+            rows = _rows(text, name, max(_FEWEST, path.stat().st_size))
+        return {"": cls(pd.DataFrame(rows, columns=_COLUMNS), name, path.parent, file_facts(path))}
 
     def _digest(self) -> str:
         frame = pd.DataFrame({"filename": self._files, "class": self._classes})
@@ -91,7 +89,7 @@ class FileTable(DataSource):
         """Returns the same files as images of one shape; see `photograph.read`."""
         if size is None or color is None:
             with concurrent.futures.ThreadPoolExecutor() as pool:
-                headers = list(pool.map(photograph.header, self._files))
+                headers = list(pool.map(_header, self._files))
             sizes = {(one.height, one.width): file for one, file in zip(headers, self._files)}  # noqa: B905
             if size is None and len(sizes) > 1:
                 (first, there), (other, here), *_ = sizes.items()
@@ -111,7 +109,7 @@ class FileTable(DataSource):
         facts = [file_facts(Path(file)) for file in self._files]
         text = json.dumps([facts, self._classes, self.shape])
         key = f"images-1-{hashlib.sha256(text.encode()).hexdigest()}"
-        entry = storage.load_entry(key)
+        entry = storage.load_entry(key, self.shape, len(self.classes))
         if entry is None:
             check_memory(self.name, self.rows, self.shape)
             images = np.empty((self.rows, *self.shape), np.uint8)
@@ -147,14 +145,44 @@ class FileTable(DataSource):
             yield partial(_read_files, files, labels[part], self.shape[:2], self._color_mode)
 
 
+def _rows(text: IO[bytes], name: str, most: int) -> list[tuple[str | None, ...]]:
+    """Returns file name and class of each row, None for an empty cell."""
+    table = (line.decode() for line in csv_table.lines(text, name))
+    try:
+        reader = csv.reader(table, strict=True)
+        header = [column.strip(" \ufeff") for column in next(reader)]
+        places = [header.index(column) for column in _COLUMNS]
+        rows = [
+            tuple(row[place] or None if place < len(row) else None for place in places)
+            for row in itertools.islice(reader, most + 1)
+        ]
+    except (csv.Error, ValueError) as error:  # the latter for text that is not UTF-8
+        raise InputError(f"{name} can't be read as a list of files: {error}.") from None
+    if len(rows) > most:
+        raise InputError(f"{name} expands to more than {most:,} rows. Decompress it first.")
+    return rows
+
+
 def _read_files(
     files: list[str], labels: np.ndarray, size: tuple[int, int], color_mode: str
 ) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([_read_file(file, size, color_mode) for file in files]), labels
 
 
+def _header(file: str) -> photograph.Header:
+    _check_regular(file)
+    return photograph.header(file)
+
+
+def _check_regular(file: str) -> None:
+    """Refuses a pipe, which `photograph` would wait for."""
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise InputError(f"The image file {file} can't be read: it is no regular file.")
+
+
 def _read_file(file: str, size: tuple[int, int], color_mode: str) -> np.ndarray:
     """Returns a file as the network will be shown photographs when it predicts."""
+    _check_regular(file)
     if color_mode != "rgba":
         name = f"The image file {file}"
         return photograph.read(file, *size, CHANNELS[color_mode], name=name).pixels

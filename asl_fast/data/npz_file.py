@@ -16,6 +16,8 @@ from asl_fast.system.errors import InputError
 __all__ = ["NpzFile"]
 
 _MOST_CLASSES = 1 << 16
+_MOST_LABELS = 1 << 24  # numbers, one-hot ones too, or as many as the file has bytes
+_ROWS_AT_ONCE = 4096
 _VALIDATION = ("_valid", "_val", "_test")  # ends of the arrays' names, the preferred first
 
 
@@ -67,7 +69,7 @@ class NpzFile(DataSource):
             files = list(path.iterdir())
             if any(file.is_dir() or ".csv" in file.name for file in files):
                 return {}
-            archives = [file for file in files if file.suffix.lower() == ".npz"]
+            archives = [file for file in files if file.suffix.lower() == ".npz" and file.is_file()]
             if len(archives) != 1:
                 return {}
             (path,) = archives
@@ -93,21 +95,28 @@ class NpzFile(DataSource):
         """Reads the images, as uint8."""
         pixels = _array(self._path, self._array)
         low, high, floats = pixels.min(), pixels.max(), pixels.dtype.kind == "f"
-        if floats and low >= 0 and high <= 1:
-            pixels = np.rint(pixels * 255)
-        # Integers up to 1 are more likely truncated from floats than nearly black images.
-        elif not (low >= 0 and 1 < high <= 255) or (floats and (pixels % 1).any()):
-            raise InputError(
-                f"{self._path}: {self._array} holds {pixels.dtype} values from {low} to {high}. "
-                "Give whole numbers from 0 to 255, or floats from 0 to 1."
-            )
+        scaled = floats and low >= 0 and high <= 1
+        images: np.ndarray = np.empty(pixels.shape, np.uint8)
+        for first in range(0, len(pixels), _ROWS_AT_ONCE):
+            part = pixels[first : first + _ROWS_AT_ONCE]
+            # Integers up to 1 are more likely truncated from floats than nearly black images.
+            whole = low >= 0 and 1 < high <= 255 and not (floats and (part % 1).any())
+            if not (scaled or whole):
+                raise InputError(
+                    f"{self._path}: {self._array} holds {pixels.dtype} values from {low} to "
+                    f"{high}. Give whole numbers from 0 to 255, or floats from 0 to 1."
+                )
+            images[first : first + len(part)] = np.rint(part * 255) if scaled else part
         assert self.shape is not None
-        images = pixels.astype(np.uint8, copy=False).reshape(-1, *self.shape)
+        images = images.reshape(-1, *self.shape)
         return storage.Entry(images, self._labels, {"sha256": digest(images, self._labels)})
 
 
 def _labels(path: Path, name: str) -> np.ndarray:
     """Returns labels as int32, (n,)."""
+    count = math.prod(_array(path, name, header=True).shape)
+    if count > max(_MOST_LABELS, path.stat().st_size):
+        raise InputError(f"{path}: {name} holds {count:,} numbers, too many for labels.")
     labels = _array(path, name)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

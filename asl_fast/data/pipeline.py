@@ -11,6 +11,7 @@ __all__ = [
     "Span",
     "each",
     "gathered",
+    "mapped",
     "numbered_batches",
     "shared",
     "shuffled",
@@ -134,6 +135,14 @@ def gathered(stored: Any, batch: Batch) -> Batch:
     return batch._replace(data=each(lambda rows: tf.gather(rows, batch.samples), stored))
 
 
+def mapped(dataset: tf.data.Dataset, function: Callable[[Any], Any]) -> tf.data.Dataset:
+    """Maps a function of whole elements: TensorFlow gives those that are tuples in pieces."""
+    whole = type(dataset.element_spec) is not tuple
+    return dataset.map(
+        lambda *element: function(element[0] if whole else element), tf.data.AUTOTUNE
+    )
+
+
 def numbered_batches(
     rows: int,
     *,
@@ -207,7 +216,8 @@ def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def without_none(dataset: tf.data.Dataset) -> tuple[tf.data.Dataset, Callable[[Any], Any]]:
     """Returns a dataset of flat tuples without None, and the function that restores an element."""
     structure = tf.nest.map_structure(lambda spec: spec, dataset.element_spec)
-    there = [isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(structure)]
+    none = type(tf.data.Dataset.from_tensors((0, None)).element_spec[1])
+    there = [not isinstance(spec, none) for spec in tf.nest.flatten(structure)]
 
     def values(*element: Any) -> tuple[tf.Tensor, ...]:
         element = element[0] if len(element) == 1 else element

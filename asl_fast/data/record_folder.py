@@ -30,9 +30,9 @@ class RecordFolder(DataSource):
     @classmethod
     def find(cls, path: Path) -> dict[str, DataSource]:
         """Returns the set of a folder of records, or those of its folders train and valid."""
-        if (path / "index.json").exists():
+        if (path / "index.json").is_file():
             return {"": cls(path)}
-        if (path / "train" / "index.json").exists():
+        if (path / "train" / "index.json").is_file():
             return {split: cls(path / split) for split in ("train", "valid")}
         return {}
 

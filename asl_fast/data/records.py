@@ -27,7 +27,7 @@ from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import UNEXPECTED_COUNT, UNPARSED_RECORD, file_error_reason
 
-__all__ = ["INDEX", "Records", "Shard", "damage_in_words", "write_index", "write_shard"]
+__all__ = ["INDEX", "Records", "Shard", "damage_in_words", "sha256", "write_index", "write_shard"]
 
 INDEX = "index.json"
 
@@ -328,7 +328,7 @@ class Records:
             elif problems := self._read_through(shard)[1]:
                 yield f"{path}: {problems}. Convert the data again" + (
                     "."
-                    if _sha256(path) == shard.sha256
+                    if sha256(path) == shard.sha256
                     else ", or leave such records out: "
                     "damaged='skip' of Records.open, --damaged skip of asl-fast train."
                 )
@@ -343,7 +343,7 @@ class Records:
         lost = 0
         for shard in self.shards:
             path = self.folder / shard.file
-            digest = _sha256(path)
+            digest = sha256(path)
             if digest != shard.sha256:
                 good, problems = self._read_through(shard)
                 lost += shard.rows - len(good)
@@ -506,7 +506,7 @@ def write_index(
 def _parsed(folder: Path) -> Records:
     path = folder / INDEX
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(storage.read_text(path))
         if content["format"] != _FORMAT:
             raise InputError(f"{path} has the format {content['format']!r}, not {_FORMAT}.")
         height, width, channels = (int(side) for side in content["shape"])
@@ -556,7 +556,7 @@ def _write(path: Path, records: Any, compression: str) -> Shard:
                     rows += 1
         except tf.errors.OpError as error:
             raise InputError(f"{path} can't be written: {file_error_reason(error)}.") from None
-        digest = _sha256(aside)
+        digest = sha256(aside)
     return Shard(path.name, rows, digest)
 
 
@@ -564,6 +564,7 @@ def _first_rows(shards: Sequence[Shard]) -> tuple[int, ...]:
     return tuple(itertools.accumulate((shard.rows for shard in shards[:-1]), initial=0))
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

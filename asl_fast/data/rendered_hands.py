@@ -36,8 +36,8 @@ class RenderedHands(DataSource):
     def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
         """Returns the cached set, or renders it."""
         key = f"hands-{hands.VERSION}-{self._split}-{self.rows}"
-        entry = storage.load_entry(key)
-        if entry is None:
+        entry = storage.load_entry(key, self.shape, len(self.classes))
+        if entry is None or len(entry.labels) != self.rows:
             images, labels = hands.render(self.rows, split=self._split, progress=progress)
             entry = storage.save_entry(key, images, labels, {"sha256": digest(images, labels)})
         return entry

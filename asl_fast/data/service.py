@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from asl_fast.system.errors import InputError
+from asl_fast.system.signals import handled
 
 __all__ = ["SECONDS", "Waiting", "check", "passes", "serve"]
 
@@ -38,7 +39,9 @@ def serve(
     join: str | None,
     ready: Callable[[str], object],
 ) -> None:
-    """Runs a dispatcher and workers in this process until Ctrl-C.
+    """Runs a dispatcher and workers in this process until Ctrl-C or SIGTERM.
+
+    They listen on all addresses of the machine.
 
     There is no authentication: anyone who reaches the ports can run any TensorFlow graph, which
     may read and write files.
@@ -81,9 +84,10 @@ def serve(
             heartbeat_interval_ms=_HEARTBEAT,
         )
         running.append(servers.WorkerServer(config))
-    with contextlib.suppress(KeyboardInterrupt):
+    stop = threading.Event()
+    with handled(lambda *_: stop.set()):
         ready(join or f"{host}:{port}")
-        threading.Event().wait()
+        stop.wait()
 
 
 class Waiting(keras.callbacks.Callback):

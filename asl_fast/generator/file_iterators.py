@@ -1,12 +1,12 @@
 """Iterators over image files: in one folder per class, or named by a dataframe."""
 
-import inspect
+import io
 import itertools
-import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,269 +14,182 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from asl_fast.data.pipeline import Batch
-from asl_fast.generator.iterators import ERROR_PREFIX, Plan, chunks
+from asl_fast.data.class_folders import check_links
 from asl_fast.generator.iterators import Iterator as BatchIterator
-from asl_fast.images.decode import load_image, sniff
-from asl_fast.images.file_types import CHANNELS, MOST_PIXELS
+from asl_fast.generator.iterators import whole
+from asl_fast.generator.rows import UNREADABLE, FileRows, as_tensor
+from asl_fast.images.decode import check_size, sniff
 from asl_fast.images.resize import INTERPOLATIONS
-from asl_fast.system.errors import InputError
+from asl_fast.system import private_api
+from asl_fast.system.errors import InputError, input_error
 
 __all__ = ["DataFrameIterator", "DirectoryIterator"]
-
-_UNREADABLE = (
-    f" can't be read: it is missing, truncated, not an image or larger than {MOST_PIXELS:,} "
-    "pixels. Repair or remove it, or pass on_error='skip'."
-)
-_log = logging.getLogger(__name__)
 
 
 class _FileIterator(BatchIterator):
     """The base of the iterators over files; see `DirectoryIterator` for the arguments."""
 
-    allowed_class_modes: frozenset[str | None] = frozenset()
-
-    filenames: list[str]
+    filenames: list[Any]
+    filepaths: list[Any]
     class_mode: str | None
     class_indices: dict[str, int]
-    directory: Any
+    classes: Any
     labels: Any
-    _filepaths: list[str]
-    _sample_weight: np.ndarray | None = None
+    sample_weight: Any
     _file_number_limit = 10**7
 
-    def set_processing_attrs(
-        self,
-        image_data_generator: Any,
-        target_size: tuple[int, int],
-        color_mode: str,
-        data_format: str,
-        save_to_dir: str | None,
-        save_prefix: str,
-        save_format: str,
-        subset: str | None,
-        interpolation: str,
-        keep_aspect_ratio: bool,
-    ) -> None:
-        """Checks and sets the attributes that decide how a file becomes an image."""
-        target_size = tuple(target_size)  # type: ignore[assignment]  # checked next
-        if len(target_size) != 2 or not all(isinstance(s, int) and s > 0 for s in target_size):
-            raise ValueError(
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.class_mode is not None
+
+    @property
+    def labels_are_images(self) -> bool:  # type: ignore[override]
+        """Whether the images are their own labels."""
+        return self.class_mode == "input"
+
+    def _check_processing(self, interpolation: str, target_size: Any, on_error: str) -> None:
+        if interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"`interpolation`: Invalid interpolation method {interpolation!r} specified. "
+                f"Supported methods are {', '.join(INTERPOLATIONS)}"
+            )
+        sides = [whole("target_size", side) for side in target_size]
+        if len(sides) != 2 or min(sides) < 1:
+            raise InputError(
                 f"`target_size` must be a pair (height, width) of ints. Received: {target_size!r}"
             )
-        for name, value, choices in (
-            ("color_mode", color_mode, tuple(CHANNELS)),
-            ("data_format", data_format, ("channels_last", "channels_first")),
-            ("interpolation", interpolation, tuple(INTERPOLATIONS)),
-            ("subset", subset, (None, "training", "validation")),
-        ):
-            if value not in choices:
-                raise ValueError(f"`{name}` must be one of {choices}. Received: {value!r}")
-        self.image_data_generator = image_data_generator
-        self.target_size = target_size
-        self.color_mode = color_mode
-        self.data_format = data_format
-        channels = CHANNELS[color_mode]
-        first = data_format == "channels_first"
-        self.image_shape = (channels, *target_size) if first else (*target_size, channels)
-        self.save_to_dir = save_to_dir
-        self.save_prefix = save_prefix
-        self.save_format = save_format
-        self.interpolation = interpolation
-        self.keep_aspect_ratio = keep_aspect_ratio
-        self.subset = subset
-        self.split: tuple[float, float] | None = None
-        if subset is not None:
-            border = image_data_generator._validation_split
-            self.split = (0, border) if subset == "validation" else (border, 1)
+        if on_error not in ("raise", "skip"):
+            raise InputError(f"`on_error` must be 'raise' or 'skip'. Received: {on_error!r}")
 
-    @property
-    def filepaths(self) -> list[str]:
-        """The paths of all files."""
-        return self._filepaths
-
-    @property
-    def sample_weight(self) -> np.ndarray | None:
-        """The weights of all files, or None."""
-        return self._sample_weight
-
-    @classmethod
-    def from_keras(cls, iterator: Any, generator: Any) -> Any:
-        """Returns an iterator over the files of one of Keras's own iterators.
-
-        Args:
-            iterator: Keras's.
-            generator: `ImageDataGenerator` of this package, or None.
-        """
-        own = cls.__new__(cls)
-        changed = {"image_data_generator": generator, "subset": None}
-        own.set_processing_attrs(**_processing_attrs(vars(iterator) | changed))
-        copied = ("directory", "class_mode", "dtype", "filenames", "samples", "class_indices")
-        for name in (*copied, "num_classes"):
-            if hasattr(iterator, name):
-                setattr(own, name, getattr(iterator, name))
-        own.classes = own._targets = getattr(iterator, "labels", None)
-        own._sample_weight = iterator.sample_weight
-        own._filepaths = iterator.filepaths
-        own._set_up(iterator.batch_size, iterator.shuffle, iterator.seed)
-        return own
-
-    def _check_class_mode(self) -> None:
-        if self.class_mode not in self.allowed_class_modes:
-            choices = ", ".join(sorted(map(repr, self.allowed_class_modes)))
-            raise ValueError(
-                f"`class_mode` must be one of {choices}. Received: {self.class_mode!r}"
-            )
-
-    def _set_files(self, names: list[str], on_error: str, *, look: bool) -> np.ndarray:
-        """Sets the files to read; returns which names are used, as a mask.
-
-        Args:
-            names: Paths from `directory`.
-            on_error: "raise" checks the first bytes of each file, "skip" decodes them all.
-            look: Bool. False leaves "raise" to find unreadable files while training.
-        """
-        paths = [os.path.join(self.directory, name) for name in names]
-        mask = self._readable(paths, on_error, look)
-        self.filenames = list(itertools.compress(names, mask))
-        self._filepaths = list(itertools.compress(paths, mask))
-        self.samples = len(self.filenames)
-        return mask
-
-    def _readable(self, paths: list[str], on_error: str, look: bool) -> np.ndarray:
-        mask = np.ones(len(paths), bool)
+    def _leave_out_unreadable(self, on_error: str, *, look: bool) -> None:
+        """Skips the files that can't be decoded, or looks at the first bytes of all."""
         if on_error == "skip":
-            numbered = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string)).enumerate()
-            decoded = numbered.map(
-                lambda number, path: (number, tf.reduce_any(self._load(path) >= 0)),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            ).ignore_errors()
-            mask[:] = False
-            mask[[int(number) for number, _ in decoded.as_numpy_iterator()]] = True
+            mask = self._readable()
             if not mask.all():
                 warnings.warn(
-                    f"{int((~mask).sum())} of {len(paths)} image files can't be read and are "
-                    f"skipped, the first of them {paths[int(mask.argmin())]}",
-                    stacklevel=5,
+                    f"{int((~mask).sum())} of {self.n} image files can't be read and are "
+                    f"skipped, the first of them {self.filepaths[int(mask.argmin())]}",
+                    stacklevel=4,
                 )
-        elif on_error != "raise":
-            raise ValueError(f"`on_error` must be 'raise' or 'skip'. Received: {on_error!r}")
-        elif look:
+                self._keep(mask)
+        elif look and not self._overridden():
             with ThreadPool() as pool:
-                problems = pool.map(sniff, paths)
-            bad = [
-                (path, problem) for path, problem in zip(paths, problems, strict=True) if problem
-            ]
+                problems = pool.map(sniff, self.filepaths)
+            bad = [pair for pair in zip(self.filepaths, problems, strict=True) if pair[1]]
             if bad:
                 path, problem = bad[0]
                 others = f", as do {len(bad) - 1} other files" if len(bad) > 1 else ""
-                raise InputError(
-                    f"The image file {path} {problem}{others}. Repair or remove it, or pass "
-                    "on_error='skip'"
+                raise input_error(FileNotFoundError)(
+                    f"cannot identify image file {path}, which {problem}{others}. Repair or remove "
+                    "it, or pass on_error='skip'"
                 )
+
+    def _readable(self) -> np.ndarray:
+        # Reading a pipe would wait for its writer.
+        regular = [number for number, path in enumerate(self.filepaths) if os.path.isfile(path)]
+        encoded = self._encoded_paths()
+        paths = tf.constant([encoded[number] for number in regular], tf.string)
+        rows = self._rows()
+        decoded = (
+            tf.data.Dataset.from_tensor_slices(paths)
+            .enumerate()
+            .map(
+                lambda number, path: (number, tf.reduce_any(rows.load(path) >= 0)),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .ignore_errors()
+        )
+        mask = np.zeros(len(self.filepaths), bool)
+        mask[[regular[number] for number, _ in decoded.as_numpy_iterator()]] = True
         return mask
 
-    def _set_up(self, batch_size: int, shuffle: bool, seed: int | None) -> None:
-        self._labelled = self.class_mode is not None
-        self._labels_are_images = self.class_mode == "input"
-        with tf.device("CPU"):
-            self._paths = tf.constant(self._filepaths, tf.string)
-            self._labels_of = self._label_lookup()
-            weights = self.sample_weight
-            self._weights = None if weights is None else tf.convert_to_tensor(weights)
-        super().__init__(self.image_shape, len(self._filepaths), batch_size, shuffle, seed)
+    def _keep(self, mask: np.ndarray) -> None:
+        """Leaves out the files where a mask is False."""
+        self.filenames = list(itertools.compress(self.filenames, mask))
+        self._filepaths = list(itertools.compress(self.filepaths, mask))
+        self.samples = self.n = len(self.filenames)
+
+    def _encoded_paths(self) -> list[bytes]:
+        return [os.fsencode(path) for path in self.filepaths]
+
+    def _rows(self) -> FileRows:
+        labels, weights = self._label_lookup(), self.sample_weight
+        weights = None if weights is None else as_tensor(np.asarray(weights))
+        return FileRows(
+            self._encoded_paths(),
+            lambda rows: ((), labels(rows), None if weights is None else tf.gather(weights, rows)),
+            self.batch_size,
+            self.image_shape,
+            self.data_format == "channels_first",
+            target_size=tuple(map(int, self.target_size)),
+            color_mode=self.color_mode,
+            interpolation=self.interpolation,
+            keep_aspect_ratio=bool(self.keep_aspect_ratio),
+        )
 
     def _label_lookup(self) -> Callable[[tf.Tensor], Any]:
         """Returns a function from row numbers to labels."""
         if self.class_mode in ("input", None):
-            return lambda samples: None
+            return lambda rows: None
         if self.class_mode == "multi_output":
-            outputs = tuple(tf.convert_to_tensor(output) for output in self.labels)
-            return lambda samples: tuple(tf.gather(output, samples) for output in outputs)
+            outputs = tuple(as_tensor(np.asarray(output)) for output in self.labels)
+            return lambda rows: tuple(tf.gather(output, rows) for output in outputs)
         if self.class_mode == "raw":
-            raw = tf.convert_to_tensor(self.labels)
-            return lambda samples: tf.gather(raw, samples)
+            raw = as_tensor(np.asarray(self.labels))
+            return lambda rows: tf.gather(raw, rows)
         width, dtype = len(self.class_indices), self.dtype
-        if any(isinstance(label, list) for label in self.labels):
-            table = np.zeros((len(self.labels), width), bool)
-            for row, label in zip(table, self.labels, strict=True):
+        if any(isinstance(label, list) for label in self.classes):
+            table = np.zeros((len(self.classes), width), bool)
+            for row, label in zip(table, self.classes, strict=True):
                 row[label] = True
             multi_hot = tf.constant(table)
-            return lambda samples: tf.cast(tf.gather(multi_hot, samples), dtype)
-        classes = tf.constant(self.labels, tf.int32)
+            return lambda rows: tf.cast(tf.gather(multi_hot, rows), dtype)
         if self.class_mode == "categorical":
-            return lambda samples: tf.one_hot(tf.gather(classes, samples), width, dtype=dtype)
-        return lambda samples: tf.cast(tf.gather(classes, samples), dtype)
+            classes = tf.constant(self.classes, tf.int32)
+            return lambda rows: tf.one_hot(tf.gather(classes, rows), width, dtype=dtype)
+        numbers = as_tensor(np.asarray(self.classes, self.dtype))
+        return lambda rows: tf.gather(numbers, rows)
 
-    def _load(self, path: tf.Tensor) -> tf.Tensor:
-        image = load_image(
-            path,
-            target_size=self.target_size,
-            color_mode=self.color_mode,
-            interpolation=self.interpolation,
-            keep_aspect_ratio=self.keep_aspect_ratio,
-        )
-        return tf.transpose(image, [2, 0, 1]) if self.data_format == "channels_first" else image
-
-    def _loaded(self, plans: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
-        return plans.flat_map(self._read)
-
-    def _read(self, plan: Plan) -> tf.data.Dataset:
-        """Reads the files of a plan; yields its chunks with data.
-
-        TensorFlow's errors don't say which file they are about. So files with errors are dropped,
-        and a gap in the numbering tells which; a sentinel after the last file reveals a gap there.
-        """
-        rows = tf.shape(plan.samples, tf.int64)[0]
-        size = self._batch_size
-
-        def load(position: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            def sentinel() -> tf.Tensor:
-                dtype = tf.float32 if self.color_mode == "grayscale" else tf.uint8
-                return tf.zeros(self.image_shape, dtype)
-
-            image = tf.cond(
-                sample < 0, sentinel, lambda: self._load(tf.gather(self._paths, sample))
+    def _image(self, row: int) -> np.ndarray:
+        path = self.filepaths[row]
+        try:
+            with open(path, "rb") as file:
+                content = io.BytesIO(file.read())
+            check_size(content)
+            image = keras.utils.load_img(
+                content,
+                color_mode=self.color_mode,
+                target_size=self.target_size,
+                interpolation=self.interpolation,
+                keep_aspect_ratio=self.keep_aspect_ratio,
             )
-            return position, image
+            return keras.utils.img_to_array(image, self.data_format, "float32")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise input_error(FileNotFoundError)(
+                f"cannot identify image file {path}{UNREADABLE}"
+            ) from error
 
-        def check(number: tf.Tensor, loaded: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            positions, images = loaded
-            expected = number * size + tf.range(tf.shape(images, tf.int64)[0])
-            with tf.control_dependencies([self._assert_equal(positions, expected, plan.samples)]):
-                return images[: rows - number * size]
-
-        images = (
-            tf.data.Dataset.from_tensor_slices(tf.concat([plan.samples, [-1]], 0))
-            .enumerate()
-            .map(load, num_parallel_calls=tf.data.AUTOTUNE)
-            .ignore_errors()
-            .batch(size)
-            .enumerate()
-            .map(check)
-            .take(-(-rows // size))
-            .rebatch(plan.ends - tf.concat([[0], plan.ends[:-1]], 0))
-        )
-
-        def complete(batch: Batch, images: tf.Tensor) -> Batch:
-            weights = None if self._weights is None else tf.gather(self._weights, batch.samples)
-            return batch._replace(data=(images, ((), self._labels_of(batch.samples), weights)))
-
-        return tf.data.Dataset.zip(chunks(plan), images).map(complete)
-
-    def _assert_equal(
-        self, positions: tf.Tensor, expected: tf.Tensor, samples: tf.Tensor
-    ) -> tf.Operation:
-        def fail() -> tf.Operation:
-            missing = expected[tf.argmax(positions != expected)]
-            path = tf.gather(self._paths, tf.gather(samples, missing))
-            message = tf.strings.join([ERROR_PREFIX, "The image file ", path, _UNREADABLE])
-            return tf.debugging.Assert(False, [message])
-
-        return tf.cond(tf.reduce_all(positions == expected), tf.no_op, fail)
+    def _completed(self, x: np.ndarray, rows: np.ndarray) -> Any:
+        y: Any
+        if self.class_mode is None:
+            return x
+        if self.class_mode == "input":
+            y = x.copy()
+        elif self.class_mode in ("binary", "sparse"):
+            y = np.array([self.classes[row] for row in rows], self.dtype)
+        elif self.class_mode == "categorical":
+            y = np.zeros((len(rows), len(self.class_indices)), self.dtype)
+            for one_hot, row in zip(y, rows, strict=True):
+                one_hot[self.classes[row]] = 1
+        elif self.class_mode == "multi_output":
+            y = [output[rows] for output in self.labels]
+        else:
+            y = self.labels[rows]
+        return (x, y) if self.sample_weight is None else (x, y, self.sample_weight[rows])
 
 
-class DirectoryIterator(_FileIterator):
+class DirectoryIterator(_FileIterator, private_api.KerasDirectoryIterator):
     """Batches of images from one folder per class; see `Iterator`.
 
     Files are read and decoded in parallel, by TensorFlow where it can (JPEG, PNG), to the pixels
@@ -287,7 +200,8 @@ class DirectoryIterator(_FileIterator):
         image_data_generator: `ImageDataGenerator`, or None to leave images as they are.
         target_size: Height and width of the batches' images.
         color_mode: "rgb", "rgba" or "grayscale".
-        classes: Names of folders, in the order of their numbers; None for all, sorted.
+        classes: Names of folders, in the order of their numbers; None for all, sorted; `["."]` for
+            files that lie in the folder itself.
         class_mode: "categorical", "binary", "sparse", "input" (the images themselves), or None.
         batch_size: Int, at least 1.
         shuffle: Bool.
@@ -300,7 +214,7 @@ class DirectoryIterator(_FileIterator):
         subset: "training", "validation" or None.
         interpolation: "nearest", "bilinear", "bicubic", "hamming", "box" or "lanczos".
         keep_aspect_ratio: Bool. Crops the centre instead of distorting.
-        dtype: Floating dtype of the batches' images and labels; None for Keras's own setting.
+        dtype: Dtype of the batches' images and labels; None for Keras's own setting.
         on_error: "raise" names the first file that can't be read; "skip" reads all files once,
             leaves out those that can't be read, and warns.
 
@@ -310,12 +224,10 @@ class DirectoryIterator(_FileIterator):
         filenames: Paths from `directory`.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
-        InputError: It holds no images or lacks a class, or a file is not an image.
+        FileNotFoundError: The folder does not exist, or a file is not an image.
+        InputError: The folder holds no images or lacks a class.
         ValueError: A wrong option.
     """
-
-    allowed_class_modes = frozenset({"categorical", "binary", "sparse", "input", None})
 
     def __init__(
         self,
@@ -340,57 +252,64 @@ class DirectoryIterator(_FileIterator):
         *,
         on_error: str = "raise",
     ) -> None:
-        data_format = data_format or keras.config.image_data_format()
-        self.set_processing_attrs(**_processing_attrs(locals()))
-        self.directory = directory
-        self.class_mode = class_mode
-        self._check_class_mode()
-        self.dtype = dtype or keras.config.floatx()
-        folders = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
-        classes = list(classes or folders)
-        missing = sorted(set(classes) - set(folders))
-        if missing:
-            raise InputError(
-                f"`classes` names {missing[0]!r}, for which {directory} has no folder. It has: "
-                f"{', '.join(folders[:10]) or 'none'}"
-            )
-        self.num_classes = len(classes)
-        self.class_indices = {name: number for number, name in enumerate(classes)}
-        with ThreadPool() as pool:
-            by_class = pool.map(lambda name: self._files_of(name, follow_links), classes)
-        names = list(itertools.chain.from_iterable(by_class))
-        if not names:
+        self._check_processing(interpolation, target_size, on_error)
+        folders = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
+        for name in classes or ():
+            if not os.path.isdir(os.path.join(directory, name)):
+                raise InputError(
+                    f"`classes` names {name!r}, for which {directory} has no folder. It has: "
+                    f"{', '.join(sorted(folders)[:10]) or 'none'}"
+                )
+        check_links(directory, list(classes or sorted(folders)))
+        if follow_links:
+            _check_loops(directory)
+        private_api.KerasDirectoryIterator.__init__(
+            self,
+            directory,
+            image_data_generator,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            data_format=data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            follow_links=follow_links,
+            subset=subset,
+            interpolation=interpolation,
+            keep_aspect_ratio=keep_aspect_ratio,
+            dtype=dtype,
+        )
+        if not self.n:
             within = f" for the subset {subset!r}" if subset else ""
             raise InputError(
                 f"{directory} holds no image files{within}: it needs one folder per class, with "
-                f"files that end in {', '.join(self.white_list_formats)}"
+                f"files that end in {', '.join(self.white_list_formats)}; for files in the folder "
+                "itself pass classes=['.']"
             )
-        mask = self._set_files(names, on_error, look=True)
-        numbers = np.arange(len(classes), dtype=np.int32)
-        self.classes = np.repeat(numbers, [len(files) for files in by_class])[mask]
-        _print_or_log(f"Found {self.samples} images belonging to {self.num_classes} classes.")
-        self._set_up(batch_size, shuffle, seed)
+        self._leave_out_unreadable(on_error, look=True)
+        self._set_up()
 
-    @property
-    def labels(self) -> np.ndarray:
-        """The class numbers of all files, int32 (n,)."""
-        return self.classes
-
-    def _files_of(self, name: str, follow_links: bool) -> list[str]:
-        """Returns a class's image files, also in folders below, as paths from `directory`."""
-        files = [
-            os.path.relpath(os.path.join(root, file), self.directory)
-            for root, _, files in sorted(
-                os.walk(os.path.join(self.directory, name), followlinks=follow_links)
-            )
-            for file in sorted(files)
-            if file.lower().endswith(self.white_list_formats)
-        ]
-        begin, end = self.split or (0, 1)
-        return files[int(begin * len(files)) : int(end * len(files))]
+    def _keep(self, mask: np.ndarray) -> None:
+        self.classes = self.classes[mask]
+        super()._keep(mask)
 
 
-class DataFrameIterator(_FileIterator):
+def _check_loops(folder: str) -> None:
+    """Raises an `InputError` if a link leads back: its images would be read some forty times."""
+    for root, folders, _ in os.walk(folder, followlinks=True):
+        here = Path(os.path.realpath(root))
+        for name in folders:
+            path = os.path.join(root, name)
+            if here.is_relative_to(os.path.realpath(path)):
+                raise InputError(f"{path} is a link to a folder that holds it. Remove it")
+
+
+class DataFrameIterator(_FileIterator, private_api.KerasDataFrameIterator):
     """Batches of images from the files that a dataframe names; see `Iterator`.
 
     Args:
@@ -410,13 +329,10 @@ class DataFrameIterator(_FileIterator):
 
     Raises:
         TypeError: A column holds values of a wrong type.
-        ValueError: A wrong option, or a missing column.
+        KeyError: A missing column.
+        ValueError: A wrong option.
         InputError: No rows remain, or a file is not an image.
     """
-
-    allowed_class_modes = frozenset(
-        {"binary", "categorical", "input", "multi_output", "raw", "sparse", None}
-    )
 
     def __init__(
         self,
@@ -445,144 +361,93 @@ class DataFrameIterator(_FileIterator):
         *,
         on_error: str = "raise",
     ) -> None:
-        self.set_processing_attrs(**_processing_attrs(locals()))
-        self.directory = directory or ""
-        self.class_mode = class_mode
-        self._check_class_mode()
-        self.dtype = dtype
-        has_classes = class_mode in ("binary", "categorical", "sparse")
-        _check_columns(dataframe, x_col, y_col, weight_col, class_mode, classes)
-        rows = self._with_files(dataframe, x_col) if validate_filenames else dataframe
-        if has_classes:
-            rows, names = _with_classes(rows, y_col, classes)
-            self.class_indices = {name: number for number, name in enumerate(names)}
-        if self.split is not None:
-            rows = rows.iloc[int(self.split[0] * len(rows)) : int(self.split[1] * len(rows))]
-        if rows.empty:
+        self._check_processing(interpolation, target_size, on_error)
+        _check_columns(dataframe, x_col, y_col, weight_col, class_mode)
+        private_api.KerasDataFrameIterator.__init__(
+            self,
+            dataframe,
+            directory,
+            image_data_generator,
+            x_col=x_col,
+            y_col=y_col,
+            weight_col=weight_col,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            data_format=data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            subset=subset,
+            interpolation=interpolation,
+            keep_aspect_ratio=keep_aspect_ratio,
+            dtype=dtype,
+            validate_filenames=validate_filenames,
+        )
+        if classes and class_mode in _WITH_CLASSES:
+            _check_classes(dataframe[y_col], classes)
+        if not self.n:
             raise InputError(
                 f"None of the dataframe's {len(dataframe)} rows remains: check the file names in "
                 f"{x_col!r}, `directory`, `classes` and `subset`"
             )
-        rows = rows[self._set_files(rows[x_col].tolist(), on_error, look=validate_filenames)]
-        self._sample_weight = rows[weight_col].to_numpy() if weight_col else None
-        if has_classes:
-            self.classes = self.get_classes(rows, y_col)
-        elif class_mode == "multi_output":
-            self._targets: Any = [np.array(rows[column].tolist()) for column in y_col]
-        elif class_mode == "raw":
-            self._targets = rows[y_col].to_numpy()
-        validated = "validated" if validate_filenames else "non-validated"
-        of = f" belonging to {len(self.class_indices)} classes" if has_classes else ""
-        _print_or_log(f"Found {self.samples} {validated} image filenames{of}.")
-        self._set_up(batch_size, shuffle, seed)
+        self._leave_out_unreadable(on_error, look=validate_filenames)
+        self._set_up()
 
-    @property
-    def labels(self) -> Any:
-        """The labels of all files: class numbers, or the columns' values."""
-        return self._targets if self.class_mode in ("multi_output", "raw") else self.classes
-
-    def get_classes(self, df: pd.DataFrame, y_col: str) -> list[Any]:
-        """Returns the class number of each row, or a list of them."""
-        return [
-            [self.class_indices[name] for name in label]
-            if isinstance(label, list | tuple)
-            else self.class_indices[label]
-            for label in df[y_col]
-        ]
-
-    def _with_files(self, rows: pd.DataFrame, x_col: str) -> pd.DataFrame:
-        valid = [
-            str(name).lower().endswith(self.white_list_formats)
-            and os.path.isfile(os.path.join(self.directory, name))
-            for name in rows[x_col]
-        ]
-        if not all(valid):
+    def _filter_valid_filepaths(self, df: pd.DataFrame, x_col: str) -> pd.DataFrame:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kept = private_api.KerasDataFrameIterator._filter_valid_filepaths(self, df, x_col)
+        missing = set(df[x_col]) - set(kept[x_col])
+        if missing:
+            first = next(name for name in df[x_col] if name in missing)
             warnings.warn(
-                f'Found {valid.count(False)} invalid image filename(s) in x_col="{x_col}", the '
-                f"first of them {rows[x_col].iloc[valid.index(False)]}. These filename(s) will be "
-                "ignored.",
-                stacklevel=4,
+                f'Found {len(df) - len(kept)} invalid image filename(s) in x_col="{x_col}". These '
+                f"filename(s) will be ignored, the first of them {first}.",
+                stacklevel=5,
             )
-        return rows[valid]
+        return kept
+
+    def _keep(self, mask: np.ndarray) -> None:
+        if self.class_mode == "multi_output":
+            self._targets: Any = [output[mask] for output in self._targets]
+        elif self.class_mode == "raw":
+            self._targets = self._targets[mask]
+        elif self.class_mode in _WITH_CLASSES:
+            self.classes = list(itertools.compress(self.classes, mask))
+        if self._sample_weight is not None:
+            self._sample_weight: Any = self._sample_weight[mask]
+        super()._keep(mask)
 
 
-def _processing_attrs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `set_processing_attrs` among an iterator's arguments."""
-    names = list(inspect.signature(_FileIterator.set_processing_attrs).parameters)[1:]
-    return {name: values[name] for name in names}
+_WITH_CLASSES = ("binary", "categorical", "sparse")
 
 
 def _check_columns(
-    rows: pd.DataFrame,
-    x_col: str,
-    y_col: Any,
-    weight_col: str | None,
-    class_mode: str | None,
-    classes: list[str] | None,
+    rows: pd.DataFrame, x_col: str, y_col: Any, weight_col: str | None, class_mode: str | None
 ) -> None:
-    """Checks that the columns exist and hold values that suit the class mode."""
-    if class_mode == "multi_output" and not isinstance(y_col, list):
-        raise TypeError(
-            f'For class_mode="multi_output", `y_col` must be a list. Received: {y_col!r}'
+    if not isinstance(rows, pd.DataFrame):
+        raise input_error(AttributeError)(
+            f"`dataframe` must be a pandas.DataFrame. Received: {type(rows).__name__}"
         )
     labels = [] if class_mode in ("input", None) else y_col if isinstance(y_col, list) else [y_col]
     for column in (x_col, *labels, *([weight_col] if weight_col else [])):
         if column not in rows:
-            raise ValueError(
+            raise input_error(KeyError)(
                 f"The dataframe has no column {column!r}. It has: {', '.join(map(str, rows))}"
             )
 
-    def check(column: str, kinds: Any, rule: str) -> None:
-        for row, value in enumerate(rows[column]):
-            if not isinstance(value, kinds):
-                raise TypeError(
-                    f"All values in column {column!r} must be {rule}. Row {row} holds {value!r}"
-                )
 
-    check(x_col, str, "strings, names of files")
-    if class_mode in ("binary", "sparse"):
-        check(y_col, str, f'strings for class_mode="{class_mode}"')
-    if class_mode == "categorical":
-        check(y_col, (str, list, tuple), "strings, lists or tuples")
-    if class_mode == "binary":
-        count = len(set(classes)) if classes else rows[y_col].nunique()
-        if count != 2:
-            raise ValueError(f'For class_mode="binary" there must be 2 classes. Found: {count}')
-    if classes and class_mode in ("input", "multi_output", "raw", None):
-        warnings.warn(
-            f'`classes` will be ignored given the class_mode="{class_mode}"', stacklevel=4
-        )
-    if weight_col and not np.issubdtype(rows[weight_col].dtype.type, np.number):
-        raise TypeError(f"Column weight_col={weight_col} must be numeric.")
-
-
-def _with_classes(
-    rows: pd.DataFrame, y_col: str, classes: list[str] | None
-) -> tuple[pd.DataFrame, list[str]]:
-    """Returns the rows that have one of the classes, and all classes in their order."""
-    labels = [label if isinstance(label, list | tuple) else [label] for label in rows[y_col]]
-    present = sorted(set(itertools.chain.from_iterable(labels)))
-    if not classes:
-        return rows, present
-    classes = list(dict.fromkeys(classes))
-    unknown = [name for name in classes if name not in present]
-    if unknown:
-        raise InputError(
-            f"`classes` names {unknown[0]!r}, which column {y_col!r} does not hold. It holds: "
-            f"{', '.join(map(str, present[:10]))}"
-        )
-    used = [[name for name in names if name in classes] for names in labels]
-    rows = rows.copy()
-    rows[y_col] = [
-        names if isinstance(label, list | tuple) else label
-        for names, label in zip(used, rows[y_col], strict=True)
-    ]
-    return rows[[bool(names) for names in used]], classes
-
-
-def _print_or_log(text: str) -> None:
-    """Prints where Keras would, otherwise logs."""
-    if keras.config.is_interactive_logging_enabled():
-        print(text)
-    else:
-        _log.info(text)
+def _check_classes(column: pd.Series, classes: Any) -> None:
+    held = [label if isinstance(label, list | tuple) else [label] for label in column]
+    present = set(itertools.chain.from_iterable(held))
+    for name in classes:
+        if name not in present:
+            raise InputError(
+                f"`classes` names {name!r}, which column {column.name!r} does not hold. It holds: "
+                f"{', '.join(map(str, sorted(present)[:10]))}"
+            )

@@ -1,32 +1,42 @@
 """`ImageDataGenerator` with Keras's interface, whose batches TensorFlow augments as a whole."""
 
+import copy
 import dataclasses
+import functools
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from asl_fast.generator import replay
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
-from asl_fast.generator.iterators import BaseGenerator, NumpyArrayIterator, warn_of_channels
+from asl_fast.generator.iterators import NumpyArrayIterator, is_users, remembered
 from asl_fast.system import private_api
+from asl_fast.system.errors import InputError, input_error
 from asl_fast.transforms import augmentation, standardize
 from asl_fast.transforms.augment_options import AugmentOptions
+from asl_fast.transforms.checks import plain
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.standardize_options import StandardizeOptions
 
-__all__ = ["ImageDataGenerator"]
+__all__ = ["OVERRIDABLE", "ImageDataGenerator"]
+
+# What Keras calls for each image, and subclasses override.
+OVERRIDABLE = ("get_random_transform", "apply_transform", "standardize")
 
 _UNFITTED = (
     "This ImageDataGenerator specifies `{option}`, but it hasn't been fit on any training data. "
     "Fit it first by calling `.fit(numpy_data)`."
 )
+_OPTIONS = {field.name for field in dataclasses.fields(AugmentOptions)}
+_STANDARDS = {field.name for field in dataclasses.fields(StandardizeOptions)}
+_STATISTICS = ("mean", "std", "zca_whitening_matrix")
 _FIT_BATCH = 1024  # images that `fit` augments per call
+# Values up to which Keras's own `fit` is done before a program is compiled.
+_SMALL_FIT = 2**21
 
 
 class _Statistic:
@@ -36,24 +46,24 @@ class _Statistic:
         self._name = name
 
     def __get__(self, generator: Any, owner: type | None = None) -> Any:
-        if generator is None:
-            return self
-        value = generator._statistics[self._name].numpy()
-        return value.astype(generator.dtype) if value.size else None
+        return self if generator is None else vars(generator).get(self._name)
 
     def __set__(self, generator: Any, value: Any) -> None:
-        value = np.zeros(0) if value is None else value
-        generator._statistics[self._name].assign(np.asarray(value, np.float32))
+        generator.__dict__[self._name] = value
+        variable = generator._variables.get(self._name)
+        if variable is not None:
+            variable.assign(_as_float32(value))
 
 
-class ImageDataGenerator(BaseGenerator):
+class ImageDataGenerator(private_api.KerasGenerator):
     """Augments and standardises images, with the interface of Keras's `ImageDataGenerator`.
 
-    Every option means what it does in Keras, quirks included (see `AugmentOptions` and
-    `StandardizeOptions`), and the same parameters give the same pixels. Unlike Keras's, `flow`,
-    `flow_from_directory` and `flow_from_dataframe` return a `tf.data.Dataset` that augments whole
-    batches in TensorFlow, in float32. Options may be set as attributes; existing iterators keep
-    theirs, but do follow `mean`, `std` and `zca_whitening_matrix`.
+    It is Keras's, and every option means what it does there, quirks included (see `AugmentOptions`
+    and `StandardizeOptions`); the same parameters give the same pixels. What `flow`,
+    `flow_from_directory` and `flow_from_dataframe` return is a `tf.data.Dataset` too, and augments
+    whole batches in TensorFlow, in float32, where that pays. Values that only Keras knows how to
+    take, and methods that a subclass overrides, are left to Keras's code, image by image, and named
+    in a warning.
 
     Args:
         featurewise_center: Bool. Subtracts the data set's mean; needs `fit`.
@@ -69,7 +79,7 @@ class ImageDataGenerator(BaseGenerator):
         shear_range: Degrees.
         zoom_range: Float or a pair.
         channel_shift_range: In the units of the pixels.
-        fill_mode: "constant", "nearest", "reflect" or "wrap".
+        fill_mode: "constant", "nearest", "reflect", "mirror" or "wrap".
         cval: Float, the pixels beyond the border for "constant".
         horizontal_flip: Bool.
         vertical_flip: Bool.
@@ -80,8 +90,8 @@ class ImageDataGenerator(BaseGenerator):
         data_format: "channels_last", "channels_first" or None for Keras's own setting.
         validation_split: Float, at least 0 and below 1.
         interpolation_order: Int, 0 to 5.
-        dtype: "float16", "float32" or "float64", that of the batches' images; None for Keras's own
-            setting.
+        dtype: That of the batches' images, best "float16", "float32" or "float64"; None for Keras's
+            own setting.
         rng: "stateless" draws each image's parameters from (seed, pass, image). "keras" draws what
             Keras's generator would draw, from NumPy's Mersenne Twister.
 
@@ -91,7 +101,8 @@ class ImageDataGenerator(BaseGenerator):
         zca_whitening_matrix: Array (d, d) for images of d values, or None; may be set.
 
     Raises:
-        ValueError: A wrong option; names it, its rule and the value.
+        ValueError: A wrong option; names it, its rule and the value. Where Keras raises another
+            type of exception, at the first batch, it is of that type too.
     """
 
     def __init__(
@@ -122,55 +133,57 @@ class ImageDataGenerator(BaseGenerator):
         *,
         rng: str = "stateless",
     ) -> None:
-        self.featurewise_center = featurewise_center
-        self.samplewise_center = samplewise_center
-        self.featurewise_std_normalization = featurewise_std_normalization
-        self.samplewise_std_normalization = samplewise_std_normalization
-        self.zca_whitening = zca_whitening
-        self.zca_epsilon = zca_epsilon
-        self.rotation_range = rotation_range
-        self.width_shift_range = width_shift_range
-        self.height_shift_range = height_shift_range
-        self.brightness_range = brightness_range
-        self.shear_range = shear_range
-        self.channel_shift_range = channel_shift_range
-        self.fill_mode = fill_mode
-        self.cval = cval
-        self.horizontal_flip = horizontal_flip
-        self.vertical_flip = vertical_flip
-        self.rescale = rescale
-        self.preprocessing_function = preprocessing_function
-        self.data_format = data_format or keras.config.image_data_format()
-        self.interpolation_order = interpolation_order
-        self.dtype = dtype or keras.config.floatx()
+        self._variables: dict[str, tf.Variable] = {}
+        super().__init__(
+            featurewise_center=featurewise_center,
+            samplewise_center=samplewise_center,
+            featurewise_std_normalization=featurewise_std_normalization,
+            samplewise_std_normalization=samplewise_std_normalization,
+            zca_whitening=zca_whitening,
+            zca_epsilon=zca_epsilon,
+            rotation_range=rotation_range,
+            width_shift_range=width_shift_range,
+            height_shift_range=height_shift_range,
+            brightness_range=brightness_range,
+            shear_range=shear_range,
+            zoom_range=zoom_range,
+            channel_shift_range=channel_shift_range,
+            fill_mode=fill_mode,
+            cval=cval,
+            horizontal_flip=horizontal_flip,
+            vertical_flip=vertical_flip,
+            rescale=rescale,
+            preprocessing_function=preprocessing_function,
+            data_format=data_format,
+            validation_split=validation_split,
+            interpolation_order=interpolation_order,
+            dtype=dtype,
+        )
         self.rng = rng
-        if isinstance(zoom_range, int | float):
-            zoom_range = (1 - zoom_range, 1 + zoom_range)
-        self.zoom_range = list(zoom_range) if isinstance(zoom_range, tuple) else zoom_range
-        if validation_split and not 0 < validation_split < 1:
-            raise ValueError(
-                "`validation_split` must be strictly between 0 and 1. "
-                f"Received: {validation_split!r}"
-            )
-        self._validation_split = validation_split
         if rng not in ("stateless", "keras"):
             raise ValueError(f"`rng` must be 'stateless' or 'keras'. Received: {rng!r}")
-        if tf.as_dtype(self.dtype) not in (tf.float16, tf.float32, tf.float64):
-            raise ValueError(
-                f"`dtype` must be 'float16', 'float32' or 'float64'. Received: {dtype!r}"
+        if preprocessing_function and not callable(preprocessing_function):
+            raise input_error(TypeError)(
+                "`preprocessing_function` must be None or a function: "
+                f"{type(preprocessing_function).__name__!r} object is not callable"
             )
-        self.augment_options()  # checks them
-        checked = standardize.with_implied(self._standards())
-        for name in ("featurewise_center", "featurewise_std_normalization", "samplewise_center"):
-            setattr(self, name, getattr(checked, name))
-        first = self.data_format == "channels_first"
-        self.channel_axis, self.row_axis, self.col_axis = (1, 2, 3) if first else (3, 1, 2)
-        with tf.device("CPU"):
-            # Each batch reads them. Empty before `fit`, as their shapes depend on the data.
-            self._statistics = {
-                name: tf.Variable(np.zeros(0, np.float32), shape=tf.TensorShape(None))
-                for name in ("mean", "std", "zca_whitening_matrix")
-            }
+        try:
+            np.dtype(self.dtype)
+        except TypeError as error:
+            raise input_error(TypeError)(
+                f"`dtype` must be one of NumPy's, as 'float32': {error}"
+            ) from None
+        try:
+            self.augment_options(), self.standards()
+        except ValueError as error:
+            self._raise_if_keras_does(str(error))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name not in _STATISTICS:
+            # Iterators see by it that an option has changed.
+            self.__dict__["settings"] = object()
+            self.__dict__["_options"] = self.__dict__["_standards"] = None
 
     @classmethod
     def from_keras(cls, generator: Any) -> "ImageDataGenerator":
@@ -182,9 +195,8 @@ class ImageDataGenerator(BaseGenerator):
                 **{name: getattr(generator, name) for name in names},
                 validation_split=private_api.validation_split(generator),
             )
-        for name in own._statistics:
-            if getattr(generator, name) is not None:
-                setattr(own, name, getattr(generator, name))
+        for name in _STATISTICS:
+            setattr(own, name, getattr(generator, name))
         return own
 
     mean = _Statistic()
@@ -257,13 +269,18 @@ class ImageDataGenerator(BaseGenerator):
     ) -> DataFrameIterator:
         """Returns batches from the image files that a dataframe names; see `DataFrameIterator`."""
         arguments = self._forwarded(locals())
-        for name in ("has_ext", "sort", "drop_duplicates"):
-            if kwargs.pop(name, None) is not None:
-                warnings.warn(f"`{name}` is ignored", DeprecationWarning, stacklevel=2)
-        if kwargs:
-            raise TypeError(f"flow_from_dataframe() takes no argument {sorted(kwargs)[0]!r}")
+        for name in kwargs:
+            if name in ("has_ext", "sort", "drop_duplicates"):
+                text = f"{name} is deprecated and ignored"
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+            else:
+                text = (
+                    f"flow_from_dataframe() takes no argument `{name}`; it is ignored, as by Keras"
+                )
+                warnings.warn(text, stacklevel=2)
         if class_mode == "other":
-            warnings.warn('`class_mode="other"` is now "raw"', DeprecationWarning, stacklevel=2)
+            text = '`class_mode="other"` is deprecated, please use `class_mode="raw"`.'
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
             arguments["class_mode"] = "raw"
         return DataFrameIterator(**arguments)
 
@@ -272,76 +289,6 @@ class ImageDataGenerator(BaseGenerator):
         own = {"image_data_generator": self, "data_format": self.data_format, "dtype": self.dtype}
         given = {key: value for key, value in arguments.items() if key not in ("self", "kwargs")}
         return given | own
-
-    def standardize(self, x: np.ndarray) -> np.ndarray:
-        """Standardises an image or a batch, in place where Keras does.
-
-        Args:
-            x: Floating array. The samplewise options treat a batch as one image, as in Keras.
-
-        Returns:
-            x, standardised.
-        """
-        self.warn_unfitted()
-        if self.preprocessing_function:
-            x = self.preprocessing_function(x)
-        if self.rescale:
-            x *= self.rescale
-        if self.samplewise_center:
-            x -= np.mean(x, keepdims=True)
-        if self.samplewise_std_normalization:
-            x /= np.std(x, keepdims=True) + 1e-6
-        if self.featurewise_center and self.mean is not None:
-            x -= self.mean
-        if self.featurewise_std_normalization and self.std is not None:
-            x /= self.std + 1e-6
-        if self.zca_whitening and self.zca_whitening_matrix is not None:
-            flat = x.reshape(-1, math.prod(x.shape[-3:]))
-            x = (flat @ self.zca_whitening_matrix).reshape(x.shape)
-        return x
-
-    def get_random_transform(
-        self, img_shape: tuple[int, ...], seed: int | None = None
-    ) -> dict[str, Any]:
-        """Draws the parameters of one image from NumPy's global generator, as Keras does.
-
-        Args:
-            img_shape: Shape of the image.
-            seed: Int to seed NumPy's global generator with first, or None.
-
-        Returns:
-            Parameters for `apply_transform`.
-        """
-        if seed is not None:
-            np.random.seed(seed)
-        height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
-        drawn = replay.draw(self.augment_options(), np.random, height, width)
-        return {"channel_shift_intensity": None, "brightness": None} | drawn
-
-    def apply_transform(self, x: np.ndarray, transform_parameters: dict[str, Any]) -> np.ndarray:
-        """Applies parameters to one image.
-
-        Args:
-            x: Image of rank 3.
-            transform_parameters: `theta` (degrees), `tx` and `ty` (pixels), `shear` (degrees),
-                `zx` and `zy`, `flip_horizontal`, `flip_vertical`, `channel_shift_intensity`,
-                `brightness`; missing ones change nothing.
-
-        Returns:
-            The image in the dtype of x, rounded if that is an integer type.
-        """
-        x = np.asarray(x)
-        # Keras ignores other names.
-        known = {name: transform_parameters.get(name) for name in augmentation.PARAMETERS}
-        pixels = self._layer().apply(np.asarray(x, np.float32), known).numpy()
-        if x.dtype.kind in "iu":
-            limits = np.iinfo(x.dtype)
-            pixels = np.clip(np.rint(pixels), limits.min, limits.max)
-        return pixels.astype(x.dtype)
-
-    def random_transform(self, x: np.ndarray, seed: int | None = None) -> np.ndarray:
-        """Applies `get_random_transform` to one image."""
-        return self.apply_transform(x, self.get_random_transform(x.shape, seed))
 
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
         """Computes mean, standard deviation and ZCA matrix, if an option needs them.
@@ -359,30 +306,44 @@ class ImageDataGenerator(BaseGenerator):
             ValueError: x is of another rank or empty.
         """
         x = np.asarray(x)
-        if x.ndim != 4:
-            raise ValueError(
-                f"Input to `.fit()` should have rank 4. Got array with shape: {x.shape}"
-            )
-        warn_of_channels(x, self.data_format, stacklevel=3)
-        if not self.featurewise_center:
+        needed = self.featurewise_center or self.featurewise_std_normalization or self.zca_whitening
+        if x.size and x.ndim == 4 and not needed:
+            x = x[:1]  # for Keras's checks
+        if x.ndim != 4 or not self._streams(x, rounds if augment else 1):
+            super().fit(x, augment and needed, rounds, seed)
             return
+        if not len(x):
+            raise InputError(f"`x` holds no images. Received: an array of shape {x.shape}")
         standards = dataclasses.replace(
-            self._standards(), samplewise_center=False, samplewise_std_normalization=False
+            self.standards(), samplewise_center=False, samplewise_std_normalization=False
         )
         layer = standardize.Standardize(
             **{**vars(standards), "rescale": None, "preprocessing_function": None}, dtype="float32"
         )
         layer.fit(self._to_fit(x, rounds if augment else 0, seed))
-        dtype = np.dtype(self.dtype)
-        for name in self._statistics:
+        for name in _STATISTICS:
             if getattr(layer, name) is not None:
-                setattr(self, name, np.asarray(getattr(layer, name), dtype))
+                setattr(self, name, np.asarray(getattr(layer, name), np.dtype(self.dtype)))
+
+    def _streams(self, x: np.ndarray, rounds: Any) -> bool:
+        """Returns whether `fit` computes in a stream of batches rather than by Keras's code."""
+        if len(x) and x.size * rounds <= _SMALL_FIT:
+            return False
+        if np.dtype(self.dtype).kind != "f":
+            return False
+        try:
+            self.augment_options(), self.standards()
+        except ValueError:
+            return False
+        own = type(self).random_transform is private_api.KerasGenerator.random_transform
+        return own and self.overridden() is None
 
     def _to_fit(self, x: np.ndarray, rounds: int, seed: int | None) -> Iterator[tf.Tensor]:
         """Yields the images to compute statistics of; not augmented for 0 rounds."""
         if rounds and seed is not None:
             np.random.seed(seed)
         options, size = self.augment_options(), (x.shape[self.row_axis], x.shape[self.col_axis])
+        layer = RandomAugment(**dataclasses.asdict(options), dtype="float32")
         for _ in range(max(rounds, 1)):
             for begin in range(0, len(x), _FIT_BATCH):
                 images = x[begin : begin + _FIT_BATCH].astype(np.float32)
@@ -390,28 +351,58 @@ class ImageDataGenerator(BaseGenerator):
                     images *= self.rescale
                 if rounds:
                     drawn = replay.table(options, np.random, len(images), *size)
-                    images = self._layer().apply(images, augmentation.from_table(drawn, options))
+                    images = layer.apply(images, augmentation.from_table(drawn, options))
                 yield images
 
     # The interface for iterators.
 
     def augment_options(self) -> AugmentOptions:
-        """Returns the random changes to make to the images, by the current attributes."""
-        names = {field.name for field in dataclasses.fields(AugmentOptions)} & set(vars(self))
-        return AugmentOptions(**{name: getattr(self, name) for name in names}, quirks=True)
+        """Returns the random changes to make to the images, by the current attributes.
+
+        Raises:
+            ValueError: A value that only Keras's own code may know how to take.
+        """
+        if vars(self).get("_options") is None:
+            values = {
+                name: _plain(name, getattr(self, name)) for name in _OPTIONS & set(vars(self))
+            }
+            try:
+                self.__dict__["_options"] = _checked_options(**values)
+            except TypeError:  # a value that can't be hashed
+                self.__dict__["_options"] = AugmentOptions(**values, quirks=True)
+        return self.__dict__["_options"]
+
+    def standards(self) -> StandardizeOptions:
+        """Returns what standardises the images, by the current attributes.
+
+        Raises:
+            ValueError: As for `augment_options`.
+        """
+        if vars(self).get("_standards") is None:
+            values = {name: _plain(name, getattr(self, name)) for name in _STANDARDS}
+            values["rescale"] = values["rescale"] or None
+            self.__dict__["_standards"] = StandardizeOptions(**values)
+        return self.__dict__["_standards"]
+
+    def overridden(self) -> str | None:
+        """Returns which method of `OVERRIDABLE` is not this class's own, in words, or None."""
+        for name in OVERRIDABLE:
+            own = getattr(type(self), name) is getattr(ImageDataGenerator, name)
+            if name in vars(self) or not own:
+                return f"`{type(self).__name__}.{name}` is overridden"
+        return None
 
     def standardized(self, images: tf.Tensor) -> tf.Tensor:
         """Returns a float32 batch of rank 4, standardised with the current statistics."""
         x = self._preprocessed(images)
-        x = standardize.samplewise(self._standards(), x)
+        x = standardize.samplewise(self.standards(), x)
         for option, name, apply in (
             ("featurewise_center", "mean", standardize.center),
             ("featurewise_std_normalization", "std", standardize.normalize),
             ("zca_whitening", "zca_whitening_matrix", standardize.whiten),
         ):
             if getattr(self, option):
-                value = self._statistics[name].read_value()
-                x = _unless_empty(apply, x, value)
+                x = _unless_empty(apply, x, self._variable(name).read_value())
         return x
 
     def warn_unfitted(self) -> None:
@@ -424,26 +415,79 @@ class ImageDataGenerator(BaseGenerator):
             if getattr(self, option) and value is None:
                 warnings.warn(_UNFITTED.format(option=option), stacklevel=3)
 
-    def _standards(self) -> StandardizeOptions:
-        names = {field.name for field in dataclasses.fields(StandardizeOptions)}
-        values = {name: getattr(self, name) for name in names}
-        return StandardizeOptions(**values | {"rescale": self.rescale or None})
-
-    def _layer(self) -> RandomAugment:
-        return RandomAugment(**dataclasses.asdict(self.augment_options()), dtype="float32")
+    def _variable(self, name: str) -> tf.Variable:
+        """Returns a statistic as each batch reads it, empty before `fit`."""
+        if name not in self._variables:
+            with tf.init_scope(), tf.device("CPU"):
+                value = _as_float32(getattr(self, name))
+                self._variables[name] = tf.Variable(value, shape=tf.TensorShape(None))
+        return self._variables[name]
 
     def _preprocessed(self, images: tf.Tensor) -> tf.Tensor:
         function = self.preprocessing_function
-        if function is None:
+        if not function:
             return images
-        if function.__module__.startswith(private_api.KERAS_APPLICATIONS):
+        if not is_users(function):
             return function(images)
 
         def each(batch: np.ndarray) -> np.ndarray:
             return np.stack([np.asarray(function(image), np.float32) for image in batch])
 
         # On the host, because it may be any Python.
-        return tf.ensure_shape(tf.numpy_function(each, [images], tf.float32), images.shape)
+        result = tf.numpy_function(remembered(each), [images], tf.float32)
+        return tf.ensure_shape(result, images.shape)
+
+    def _raise_if_keras_does(self, text: str) -> None:
+        """Raises an error of the type that Keras raises at the first batch, if it does."""
+        probe = copy.copy(self)
+        probe.preprocessing_function = None
+        image = np.zeros((3, 8, 8) if self.data_format == "channels_first" else (8, 8, 3), "f")
+        own, state = private_api.KerasGenerator, np.random.get_state()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for _ in range(16):  # a draw may change nothing
+                    drawn = own.get_random_transform(probe, image.shape)
+                    own.standardize(probe, own.apply_transform(probe, image.copy(), drawn))
+        except Exception as error:
+            kind = next(c for c in type(error).__mro__ if c.__module__ == "builtins")
+            raise input_error(kind)(text) from error
+        finally:
+            np.random.set_state(state)
+
+
+_FLAGS = (
+    "featurewise_center",
+    "featurewise_std_normalization",
+    "samplewise_center",
+    "samplewise_std_normalization",
+    "zca_whitening",
+    "horizontal_flip",
+    "vertical_flip",
+)
+_NONE_IS_OFF = ("rotation_range", "width_shift_range", "height_shift_range", "shear_range")
+# SciPy has two names for it.
+_FILL_MODES = {"grid-mirror": "reflect"}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Returns an option's value as `AugmentOptions` and `StandardizeOptions` take it."""
+    if name in _FLAGS and not (value is None and name.endswith("_flip")):
+        return bool(value)
+    if name == "fill_mode" and isinstance(value, str):
+        return _FILL_MODES.get(value, value)
+    if value is None and name in _NONE_IS_OFF:
+        return 0
+    return plain(int(value) if isinstance(value, bool) else value)
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _checked_options(**values: Any) -> AugmentOptions:
+    return AugmentOptions(**values, quirks=True)
+
+
+def _as_float32(value: Any) -> np.ndarray:
+    return np.zeros(0, np.float32) if value is None else np.asarray(value, np.float32)
 
 
 def _unless_empty(

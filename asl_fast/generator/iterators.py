@@ -1,124 +1,112 @@
 """Batches from arrays, and what all iterators of `ImageDataGenerator.flow…` share.
 
-Each iterator is a `tf.data.Dataset` of one pass over its images, reshuffled for each pass, with
-the methods and attributes of Keras's iterators. Several batches are augmented per call, so that
-images in small batches cost little more than in large ones.
+Each iterator is Keras's, and a `tf.data.Dataset` of one pass over its images, reshuffled for each
+pass.
 """
 
+import concurrent.futures
 import contextlib
-import dataclasses
+import functools
+import operator
+import os
 import re
-import threading
+import time
+import types
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator as IteratorOf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from asl_fast.data.pipeline import Batch, each, gathered, shared, shuffled, without_autotuning
-from asl_fast.generator.replay import Pass, Replay
-from asl_fast.generator.subset import subset_rows
-from asl_fast.images.file_types import KERAS_SUFFIXES
+from asl_fast.data.pipeline import Batch
+from asl_fast.generator import by_image, replay
+from asl_fast.generator.numbered import Numbered
+from asl_fast.generator.pipeline import Pipeline
+from asl_fast.generator.replay import Replay
+from asl_fast.generator.rows import ERROR_PREFIX, ArrayRows, Rows
 from asl_fast.system import private_api
-from asl_fast.system.errors import InputError
-from asl_fast.transforms import augmentation
+from asl_fast.system.errors import InputError, input_error
 from asl_fast.transforms.augment_options import PARAMETERS, AugmentOptions
-from asl_fast.transforms.random_augment import RandomAugment
 
 __all__ = [
-    "ERROR_PREFIX",
-    "BaseGenerator",
+    "MEMBERS",
     "Iterator",
     "NumpyArrayIterator",
-    "Plan",
-    "chunks",
+    "is_users",
     "plain_errors",
-    "warn_of_channels",
+    "remembered",
+    "whole",
 ]
 
-# 16 batches of 32 images of 28x28. With fewer values per call the calls cost more than the pixels;
-# with more the first batch waits for its neighbours.
-_VALUES_PER_CALL = 16 * 32 * 28 * 28
+# Seconds of augmenting image by image after which a compiled program is worth its making.
+_PATIENCE = 0.3
+# Values of an image from which on images are augmented by several threads.
+_LARGE_IMAGE = 64 * 64
+# Values of an array up to which it is searched for NaN at once, else where they are read.
+_SEARCHED_AT_ONCE = 2**22
 
-# As many batches as one call augments; TensorFlow's own choice grows to hundreds.
-_PREFETCHED_BATCHES = 16
-
-# Marks the pipeline's messages about the user's files within the text that TensorFlow adds.
-ERROR_PREFIX = "asl_fast: "
-_NO_PARAMETERS = np.zeros((1, len(PARAMETERS)), np.float32)
-
-
-class BaseGenerator:
-    """The interface that iterators need of a generator. This one leaves images as they are."""
-
-    rng = "stateless"
-
-    def __init__(self, data_format: str) -> None:
-        self.data_format = data_format
-
-    def augment_options(self) -> AugmentOptions:
-        """Returns the random changes to make to the images."""
-        return AugmentOptions(data_format=self.data_format, quirks=True)
-
-    def standardized(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns a float32 batch of rank 4, standardised."""
-        return images
-
-    def warn_unfitted(self) -> None:
-        """Warns if an option needs statistics that are missing."""
+# What the pipeline is made of; where one is assigned, it is made anew.
+_DATA = {
+    *("x", "y", "x_misc", "sample_weight", "_sample_weight", "classes", "class_indices"),
+    *("class_mode", "_targets", "filenames", "_filepaths", "target_size", "image_shape"),
+    *("color_mode", "interpolation", "keep_aspect_ratio", "dtype", "data_format", "save_to_dir"),
+    *("image_data_generator", "n", "batch_size"),
+}
+# What subclasses override to change which samples a batch holds, or how it is made.
+MEMBERS = (
+    "_get_batches_of_transformed_samples",
+    "_set_index_array",
+    "_flow_index",
+    "__getitem__",
+    "__next__",
+    "__len__",
+    "on_epoch_end",
+)
 
 
-class Plan(NamedTuple):
-    """Which images to process, in which order and chunks.
+class _Kept:
+    """An attribute of Keras's iterators that the books keep."""
 
-    Attributes:
-        samples: int64, (n,), row numbers.
-        epoch: int64 scalar, the number of the pass.
-        parameters: float32, (n, len(PARAMETERS)), or None to draw from `epoch` and `samples`.
-        ends: int64, (chunks,), where each chunk ends.
-    """
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
 
-    samples: tf.Tensor
-    epoch: tf.Tensor
-    parameters: tf.Tensor | None
-    ends: tf.Tensor
+    def __get__(self, iterator: Any, owner: type | None = None) -> Any:
+        return self if iterator is None else getattr(iterator._books, self._name)
 
-
-def chunks(plan: Plan) -> tf.data.Dataset:
-    """Yields the chunks of a plan, each a `Batch` without data."""
-
-    def chunk(begin: tf.Tensor, end: tf.Tensor) -> Batch:
-        samples, parameters = each(lambda rows: rows[begin:end], (plan.samples, plan.parameters))
-        return Batch(None, samples, plan.epoch, parameters)
-
-    begins = tf.concat([[0], plan.ends[:-1]], 0)
-    return tf.data.Dataset.from_tensor_slices((begins, plan.ends)).map(chunk)
+    def __set__(self, iterator: Any, value: Any) -> None:
+        setattr(iterator._books, self._name, value)
+        if self._name == "index_array" and iterator._pipeline is not None:
+            iterator._pipeline.forget_stream()
 
 
-class Iterator(tf.data.Dataset):
-    """The base of all iterators.
+class Iterator(tf.data.Dataset, private_api.KerasIterator):
+    """The base of all iterators: Keras's, whose batches TensorFlow makes where that pays.
 
     As a dataset, in `keras.Model.fit`, `evaluate` and `predict`, in `map`, `take` and so on, it is
-    one pass over the images, `len(self)` batches, augmented again each time. In Python,
-    `iter(self)`, and so a `for` loop, begins a pass and never ends, like Keras's. `next(self)` goes
-    through passes of its own. `self[i]` is a batch of the current pass, augmented again at each
-    call. The last three return NumPy arrays.
+    one pass over the images, `len(self)` batches, augmented again each time. In Python it is what
+    Keras's is: `next(self)` and a `for` loop go on for ever, `self[i]` is a batch of the current
+    pass, augmented again at each call. They return NumPy arrays.
+
+    The first images are augmented one by one, as by Keras; a program for whole batches is compiled
+    meanwhile once they are many. Both give the same. Where a method of Keras's that makes batches
+    is overridden, here or in the generator, batches are made by Keras's own code.
 
     Attributes:
         n: Int, number of images.
+        batch_size: Int.
         seed: Int or None.
         batch_index: Int, batches of the current pass that `next` has returned.
+        total_batches_seen: Int, batches drawn. A pass of a dataset counts as a whole.
+        index_array: int64, (n,), row numbers in the order of the current pass; None before it.
     """
 
-    white_list_formats = KERAS_SUFFIXES
-    # Keras's iterators let these be set; TensorFlow chooses for itself.
-    workers = 1
-    use_multiprocessing = False
-    max_queue_size = 10
+    n, batch_size, seed = _Kept(), _Kept(), _Kept()
+    batch_index, total_batches_seen, index_array = _Kept(), _Kept(), _Kept()
 
     image_data_generator: Any
     data_format: str
@@ -126,70 +114,140 @@ class Iterator(tf.data.Dataset):
     save_to_dir: Any
     save_prefix: str
     save_format: str
+    image_shape: tuple[int, ...]
+    sample_weight: Any
+    _books: Any
+    augment_options: AugmentOptions | None = None
 
-    _labelled = True  # whether batches hold more than images
-    _labels_are_images = False
+    labels_are_images = False
     # For the name of each saved image Keras draws a number below this.
     _file_number_limit = 10**4
+    _pipeline: Pipeline | None = None
+    _keras_pass: tf.data.Dataset | None = None
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        n: int,
-        batch_size: int,
-        shuffle: bool,
-        seed: int | None,
-    ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be an int, at least 1. Received: {batch_size!r}")
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        """Makes an iterator whose books are empty."""
+        self = super().__new__(cls)
+        self.__dict__["_books"] = types.SimpleNamespace()
+        return self
+
+    @classmethod
+    def from_keras(cls, iterator: Any, generator: Any) -> Any:
+        """Returns an iterator over the images of one of Keras's own.
+
+        Args:
+            iterator: Keras's.
+            generator: `ImageDataGenerator` of this package, or None.
+        """
+        own = cls.__new__(cls)
+        for name, value in vars(iterator).items():
+            if name != "index_generator":
+                setattr(own, name, value)
+        own.image_data_generator = generator
+        own.index_generator = own._flow_index()
+        own._set_up()
+        return own
+
+    def _set_up(self) -> None:
+        """Checks what Keras's constructor leaves unchecked, and opens the books."""
+        batch_size = whole("batch_size", self.batch_size)
+        if batch_size < 1:
+            kind = ValueError if batch_size else ZeroDivisionError
+            raise input_error(kind)(f"`batch_size` must be at least 1. Received: {batch_size!r}")
+        seed = None if self.seed is None else whole("seed", self.seed)
         if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"`seed` must be None or an int in [0, 2**32). Received: {seed!r}")
-        if self.save_to_dir and not Path(self.save_to_dir).is_dir():
-            raise ValueError(
-                f"`save_to_dir` must be an existing folder. Received: {self.save_to_dir!r}"
+            raise InputError(
+                "`seed` must be None or an int: Seed must be between 0 and 2**32 - 1. "
+                f"Received: {seed!r}"
             )
-        self.n = n
-        self.seed = seed
-        self.batch_index = 0
-        self.lock = threading.Lock()
-        self._batch_size = batch_size
-        self._generator = generator = self.image_data_generator or BaseGenerator(self.data_format)
-        self._augment_options = generator.augment_options()
-        self._key = seed or 0
-        if seed is None and generator.rng != "keras":
-            self._key = int(np.random.randint(2**32, dtype=np.uint32))
-        self._augment = RandomAugment(
-            **dataclasses.asdict(self._augment_options), seed=self._key, dtype="float32"
-        )
-        self._replay: Replay | None = None
-        self._resumed = False  # whether the replay has looked ahead already
-        if generator.rng == "keras":
-            first = self._augment_options.data_format == "channels_first"
-            size = image_shape[1:] if first else image_shape[:2]
+        _check_saving(self.save_to_dir, self.save_format)
+        n, shuffle = self.n, bool(self.shuffle)
+        self._spent = 0.0
+        self._compiling: dict[bool, Any] = {}
+        self._settings: Any = None
+        self._by_keras()
+        if getattr(self.image_data_generator, "rng", None) == "keras" and self.augment_options:
+            first = self.data_format == "channels_first"
+            size: Any = self.image_shape[1:] if first else self.image_shape[:2]
             saving = self._file_number_limit if self.save_to_dir else None
-            self._replay = Replay(self._augment_options, n, size, batch_size, shuffle, seed, saving)
-        self._batches_given = self._own_passes = 0
-        self._current_pass: int | None = None
-        self._stream: Any = None
-        batches_per_call = _VALUES_PER_CALL // (batch_size * int(np.prod(image_shape)))
-        self._rows_per_call = min(max(1, min(16, batches_per_call)) * batch_size, n)
-        with tf.device("CPU"):
-            # Variables, because a pass starts in TensorFlow, also in a dataset made from this one.
-            self._next_pass = tf.Variable(0, dtype=tf.int64, trainable=False)
-            self._shuffles = tf.Variable(bool(shuffle), trainable=False)
-            self._requested = (
-                tf.Variable([0], shape=[None], dtype=tf.int64, trainable=False),
-                tf.Variable(0, dtype=tf.int64, trainable=False),
-                tf.Variable(_NO_PARAMETERS, shape=[None, len(PARAMETERS)])
-                if self._replay
-                else None,
-            )
-            self._dataset = without_autotuning(self._in_batches())
-            requests = self._loaded(self._requests(), parallel=False).map(self.finish)
-            self._requests_done = iter(requests.with_options(_on_demand()))
-        super().__init__(tf.data.experimental.to_variant(self._dataset))
+            self._books = Replay(self.augment_options, n, size, batch_size, shuffle, seed, saving)
+            return
+        key = int(np.random.randint(2**32, dtype=np.uint32)) if seed is None else seed
+        self._books = Numbered(n, batch_size, shuffle, key)
+        self._books.seed = seed
 
-    # The interface of a dataset.
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _DATA:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops what was compiled or made of earlier values."""
+        if self._pipeline is None and self._keras_pass is None:
+            return
+        self._pipeline, self._keras_pass, self._compiling = None, None, {}
+        for name in [name for name in vars(self) if name.endswith("_attr")]:
+            del self.__dict__[name]
+
+    # Where Keras's own code makes the batches.
+
+    @property
+    def by_keras(self) -> bool:
+        """Whether batches are made by Keras's code, image by image, as something is overridden."""
+        return self._by_keras()
+
+    def _by_keras(self) -> bool:
+        generator = self.image_data_generator
+        settings = (generator, getattr(generator, "settings", None), self.dtype)
+        if settings != self._settings:
+            if self._settings is not None:
+                self._forget()
+            self._settings = settings
+            self.augment_options, self._reason = _fast_options(
+                generator, self.data_format, self.dtype
+            )
+        reason = self._reason or self._overridden() or _overridden_generator(generator)
+        if reason:
+            _say_once(reason)
+        return reason is not None
+
+    def _overridden(self) -> str | None:
+        own = next(c for c in type(self).__mro__ if c.__module__.startswith("asl_fast.generator"))
+        for name in MEMBERS:
+            if name in vars(self) or (
+                type(self) is not own and getattr(type(self), name) is not getattr(own, name)
+            ):
+                return f"`{type(self).__name__}.{name}` is overridden"
+        return None
+
+    def sequence(self) -> keras.utils.PyDataset:
+        """Returns the iterator as Keras's `fit` takes one of its own."""
+        return _Sequence(self)
+
+    # The interface of a dataset, made at its first use.
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.endswith("_attr") or name in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        tf.data.Dataset.__init__(self, tf.data.experimental.to_variant(self._dataset))
+        return self.__dict__[name]
+
+    @property
+    def _dataset(self) -> tf.data.Dataset:
+        if not self._by_keras():
+            return self.pipeline.one_pass()
+        if self._keras_pass is None:
+            self._keras_pass = self._one_pass_by_keras()
+        return self._keras_pass
+
+    def _one_pass_by_keras(self) -> tf.data.Dataset:
+        spec = tf.nest.map_structure(
+            lambda values: tf.TensorSpec([None, *values.shape[1:]], values.dtype), _tuples(self[0])
+        )
+        batches = tf.data.Dataset.from_generator(
+            lambda: (_tuples(self[index]) for index in range(len(self))), output_signature=spec
+        )
+        return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._dataset]
@@ -200,13 +258,10 @@ class Iterator(tf.data.Dataset):
         return self._dataset.element_spec
 
     def __iter__(self) -> Any:
-        self._generator.warn_unfitted()
-        if self._replay is None:
-            self._current_pass = int(self._next_pass)
-        return _EndlessIterator(self)
+        return _EndlessIterator(self, private_api.called_by_keras())
 
     def __len__(self) -> int:
-        return -(-self.n // self._batch_size)
+        return private_api.KerasIterator.__len__(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.n} images, {len(self)} batches>"
@@ -214,122 +269,104 @@ class Iterator(tf.data.Dataset):
     # The rest of the interface of Keras's iterators.
 
     @property
-    def batch_size(self) -> int:
-        """Images per batch. Unlike Keras's it can't be set: make another iterator."""
-        return self._batch_size
-
-    @property
-    def num_batches(self) -> int:
-        """Batches per pass."""
-        return len(self)
-
-    @property
     def shuffle(self) -> Any:
         """Whether passes are shuffled; may be set. Called, it is `tf.data.Dataset.shuffle`."""
-        flag = _ShuffleFlag(bool(self._shuffles))
+        flag = _ShuffleFlag(bool(self._books.shuffle))
         flag.method = super().shuffle
         return flag
 
     @shuffle.setter
     def shuffle(self, value: bool) -> None:
-        self._shuffles.assign(bool(value))
-        if self._replay is not None:
-            self._replay.shuffle = bool(value)
+        self._books.shuffle = value
 
-    @property
-    def total_batches_seen(self) -> int:
-        """Batches drawn. A pass of `fit` or of a loop counts as a whole from its start."""
-        if self._replay is not None:
-            return self._replay.total_batches_seen
-        return self._batches_given + len(self) * (int(self._next_pass) - self._own_passes)
-
-    @property
-    def index_array(self) -> np.ndarray | None:
-        """int64, (n,), row numbers in the order of the current pass; None before the first."""
-        if self._replay is not None:
-            return self._replay.index_array
-        return None if self._current_pass is None else self._order(self._current_pass).numpy()
-
-    @property
-    def index_generator(self) -> IteratorOf[np.ndarray]:
-        """Row numbers, batch by batch, endlessly."""
-        while True:
-            order = self._order(self._begin_pass()).numpy()
-            for begin in range(0, self.n, self._batch_size):
-                yield order[begin : begin + self._batch_size]
-
-    def on_epoch_begin(self) -> None:
-        """Does nothing, like Keras's."""
-
-    def on_epoch_end(self) -> None:
-        """Reshuffles the images of `self[i]`."""
-        if self._replay is not None:
-            self._replay.end_pass()
+    def _set_index_array(self) -> None:
+        if self._by_keras():
+            private_api.KerasIterator._set_index_array(self)
         else:
-            self._current_pass = self._begin_pass()
+            self._books.end_pass()
 
-    def reset(self) -> None:
-        """Makes the following `next` begin a pass."""
-        self.batch_index, self._stream = 0, None
-        if self._replay is not None:
-            self._replay.batch_index = 0
+    def _flow_index(self) -> IteratorOf[np.ndarray]:
+        by_keras = private_api.KerasIterator._flow_index(self)
+        while True:
+            if self._by_keras():
+                yield next(by_keras)
+            else:
+                self._seed_numpy()
+                yield self._books.next_batch()[0]
 
     def next(self) -> Any:
         """Returns `next(self)`."""
         return self.__next__()
 
     def __next__(self) -> Any:
+        if self._by_keras():
+            return private_api.KerasIterator.__next__(self)
         with self.lock:
-            if self._replay is not None:
-                batch = self._request(0, self._replay.next_batch())
-                self.batch_index = self._replay.batch_index
-                return batch
-            if self._stream is None:
-                self._generator.warn_unfitted()
-                self._current_pass = int(self._next_pass)
-                self._own_passes += 1
-                self._stream = super().__iter__()
-            batch = self._as_numpy(self._stream.__next__)
-            self._batches_given += 1
-            self.batch_index += 1
-            if self.batch_index == len(self):
-                self.reset()
-            return batch
+            self._seed_numpy()
+            begin = self.batch_index * self.batch_size
+            if isinstance(self._books, Replay):
+                batch = self._books.next_batch()
+                return self._batch(batch.order, 0, batch.parameters)
+            rows, epoch = self._books.next_batch()
+            return self._batch(rows, epoch, None, begin)
 
     def __getitem__(self, idx: int) -> Any:
-        if not 0 <= idx < len(self):
+        if idx < 0 or idx >= len(self):
             raise ValueError(
                 f"Asked to retrieve element {idx}, but the Sequence has length {len(self)}"
             )
+        if self._by_keras():
+            return private_api.KerasIterator.__getitem__(self, idx)
         with self.lock:
-            self._generator.warn_unfitted()
-            if self._replay is not None:
-                return self._request(0, self._replay.batch(idx))
-            if self._current_pass is None:
-                self._current_pass = self._begin_pass()
-            order = self._order(self._current_pass).numpy()
-            samples = order[idx * self._batch_size :][: self._batch_size]
-            self._batches_given += 1
-            # An epoch that no pass has, so that each call draws other parameters.
-            epoch = 2**31 + self._batches_given
-            return self._request(epoch, Pass(samples, _NO_PARAMETERS, samples))
+            self._seed_numpy()
+            if isinstance(self._books, Replay):
+                batch = self._books.batch(idx)
+                return self._batch(batch.order, 0, batch.parameters)
+            return self._batch(*self._books.batch(idx))
+
+    def _get_batches_of_transformed_samples(self, index_array: Any) -> Any:
+        """Returns the batch of these rows, augmented again at each call."""
+        if self._by_keras():
+            return super()._get_batches_of_transformed_samples(index_array)
+        rows = np.asarray(index_array)
+        with self.lock:
+            if isinstance(self._books, Numbered):
+                return self._batch(rows, self._books.draw_anew())
+            assert self.augment_options is not None
+            size = self._books.image_size
+            return self._batch(
+                rows, 0, replay.table(self.augment_options, np.random, len(rows), *size)
+            )
+
+    def _seed_numpy(self) -> None:
+        """Seeds NumPy's global generator as Keras does, for the user's functions."""
+        if self.seed is not None and isinstance(self._books, Numbered):
+            np.random.seed((self.seed + self.total_batches_seen) % 2**32)
 
     # The interface for `asl_fast.fit`.
 
     @property
+    def pipeline(self) -> Pipeline:
+        """The batches as `tf.data` pipelines, of the current attributes."""
+        if self._pipeline is None:
+            self._by_keras()
+            self._pipeline = Pipeline(self, self._books)
+        return self._pipeline
+
+    @property
     def tensors(self) -> Any:
         """The tensors that batches are gathered from, or None if images are read from files."""
-        return None
+        return self.pipeline.rows.tensors
 
     @property
     def augments(self) -> bool:
         """Whether images are changed at random."""
-        return not self._augment_options.idle
+        return self.augment_options is None or not self.augment_options.idle
 
     @property
     def mergeable(self) -> bool:
         """Whether `numbered` can yield several batches as one element."""
-        return self._replay is None
+        return isinstance(self._books, Numbered)
 
     def stored(self, *, shuffle: bool = True) -> tf.data.Dataset:
         """Yields batches as they are stored, endlessly; `finish` completes them.
@@ -341,8 +378,7 @@ class Iterator(tf.data.Dataset):
         Returns:
             A dataset of `Batch`; its `data` are (images, (other inputs, labels, weights)).
         """
-        stored = self._loaded(self._endless(shuffle, 1))
-        return without_autotuning(stored.prefetch(tf.data.AUTOTUNE))
+        return self.pipeline.stored(shuffle=shuffle)
 
     def numbered(self, *, shuffle: bool = True, batches: int = 1) -> tf.data.Dataset:
         """Yields what `stored` does without data, which the caller gathers from `tensors`.
@@ -351,8 +387,7 @@ class Iterator(tf.data.Dataset):
             shuffle: As for `stored`.
             batches: Int, batches per element; 1 unless `mergeable`.
         """
-        numbered = self._endless(shuffle, batches).flat_map(chunks)
-        return without_autotuning(numbered.prefetch(tf.data.AUTOTUNE))
+        return self.pipeline.numbered(shuffle=shuffle, batches=batches)
 
     def skip_passes(self, passes: int, *, shuffle: bool = True) -> None:
         """Leaves out the passes of a training that is resumed, unless they were drawn here.
@@ -361,190 +396,188 @@ class Iterator(tf.data.Dataset):
             passes: Int, passes since the training began.
             shuffle: As for `stored`.
         """
-        if self._replay is None:
-            self._next_pass.assign(tf.maximum(self._next_pass, passes))
-        elif passes and not self._replay.total_batches_seen:
-            self._replay.look_ahead()
-            for _ in range(passes):
-                self._replay.epoch_of_fit(shuffle=shuffle)
-            self._resumed = True
+        self.pipeline.skip_passes(passes, shuffle=shuffle)
 
     def finish(self, batch: Batch) -> Any:
         """Augments and standardises a batch of `stored`; returns it as the iterator would."""
-        return self._element(self._transformed(batch), batch)
+        return self.pipeline.finish(batch)
 
-    # The pipeline.
+    # Batches in Python.
 
-    def _loaded(self, plans: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
-        """Turns each `Plan` into its chunks, as in `stored`."""
-        raise AssertionError(f"{type(self).__name__} must say how images are read")
+    @property
+    def labelled(self) -> bool:
+        """Whether batches hold more than images."""
+        raise AssertionError(f"{type(self).__name__} must say whether it has labels")
 
-    def _order(self, epoch: int | tf.Tensor) -> tf.Tensor:
-        positions = tf.range(self.n, dtype=tf.int64)
-        return tf.cond(
-            self._shuffles.read_value(),
-            lambda: shuffled(positions, self.n, self._key, epoch),
-            lambda: positions,
-        )
+    @property
+    def user_code(self) -> bool:
+        """Whether batches call a user's function or write files, which may not happen too early."""
+        function = getattr(self.image_data_generator, "preprocessing_function", None)
+        return bool(self.save_to_dir) or is_users(function)
 
-    def _ends(self, rows: int) -> tf.Tensor:
-        return tf.minimum(tf.range(0, self.n, rows, tf.int64) + rows, self.n)
+    def _rows(self) -> Rows:
+        raise AssertionError(f"{type(self).__name__} must say how TensorFlow loads its images")
 
-    def _drawn_pass(self, chunk_rows: int) -> tf.data.Dataset:
-        """Yields the plan of one pass, which takes its number when it starts."""
+    def _image(self, row: int) -> np.ndarray:
+        raise AssertionError(f"{type(self).__name__} must say how NumPy loads an image")
 
-        def begin(_: tf.Tensor) -> Plan:
-            epoch = self._next_pass.assign_add(1) - 1
-            return Plan(self._order(epoch), epoch, None, self._ends(chunk_rows))
+    def _completed(self, x: np.ndarray, rows: np.ndarray) -> Any:
+        raise AssertionError(f"{type(self).__name__} must say what goes with its images")
 
-        return tf.data.Dataset.from_tensors(0).map(begin)
+    def _batch(
+        self,
+        rows: np.ndarray,
+        epoch: int,
+        parameters: np.ndarray | None = None,
+        begin: int | None = None,
+    ) -> Any:
+        """Returns a batch as Keras's iterators do.
 
-    def _replayed_pass(self, draw: Callable[[Any], Pass]) -> tf.data.Dataset:
-        """Yields the plan of one pass, drawn as Keras would when it starts."""
-        rows = tf.TensorSpec([None], tf.int64)
-        signature = (rows, tf.TensorSpec([None, len(PARAMETERS)], tf.float32), rows)
-        drawn = tf.data.Dataset.from_generator(
-            lambda: iter([tuple(draw(self._replay))]), output_signature=signature
-        )
-        return drawn.map(
-            lambda order, parameters, ends: Plan(order, tf.int64.min, parameters, ends)
-        )
-
-    def _endless(self, shuffle: bool, batches_per_chunk: int) -> tf.data.Dataset:
-        """Yields plans of passes in chunks of whole batches, endlessly."""
-        self._generator.warn_unfitted()
-        if self._replay is None:
-            return self._drawn_pass(self._batch_size * batches_per_chunk).repeat()
-        if not self._resumed:
-            self._replay.look_ahead()
-        self._resumed = False
-        return self._replayed_pass(lambda replay: replay.epoch_of_fit(shuffle=shuffle)).repeat()
-
-    def _in_batches(self) -> tf.data.Dataset:
-        """Yields the finished batches of one pass."""
-        if self._replay is None:
-            plans = self._drawn_pass(self._rows_per_call)
+        Args:
+            rows: Of the images.
+            epoch: Int, what to draw with.
+            parameters: As `replay.table` returns them, or None to draw them.
+            begin: Int, the place of the first row in the current pass, where passes are read to
+                their ends; or None.
+        """
+        x: Any
+        pipeline = self._compiled(begin is not None)
+        whole = begin is not None or len(rows) == self.batch_size
+        if pipeline is None or not whole:
+            clock = time.perf_counter()
+            x = self._augmented_by_image(rows, epoch, parameters)
+            self._spent += time.perf_counter() - clock
+            standardized = False
         else:
-            plans = self._replayed_pass(lambda replay: replay.next_pass()).map(
-                lambda plan: plan._replace(ends=self._ends(self._rows_per_call))
-            )
-
-        def finish(batch: Batch) -> Any:
-            rows = tf.shape(batch.samples)[0]
-            missing = self._rows_per_call - rows
-
-            def padded(values: tf.Tensor) -> tf.Tensor:
-                full = tf.cond(
-                    missing > 0,
-                    lambda: tf.concat([values, tf.repeat(values[:1], missing, 0)], 0),
-                    lambda: values,
-                )
-                return tf.ensure_shape(full, [self._rows_per_call, *values.shape[1:]])
-
-            # The last rows of a pass are padded to one size, so that XLA compiles one program.
-            images, samples, parameters = each(
-                padded, (batch.data[0], batch.samples, batch.parameters)
-            )
-            full = self._transformed(Batch((images,), samples, batch.epoch, parameters))
-            return self._element(full[:rows], batch)
-
-        return (
-            self._loaded(plans)
-            .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-            .rebatch(self._batch_size)
-            .apply(tf.data.experimental.assert_cardinality(len(self)))
-            .prefetch(_PREFETCHED_BATCHES)
-        )
-
-    def _requests(self) -> tf.data.Dataset:
-        """Yields the plan of the batch that `_request` asks for, endlessly."""
-
-        def read(_: tf.Tensor) -> Plan:
-            samples, epoch, parameters = each(lambda v: v.read_value(), self._requested)
-            return Plan(samples, epoch, parameters, tf.shape(samples, tf.int64))
-
-        return tf.data.Dataset.from_tensors(0).repeat().map(read)
-
-    def _request(self, epoch: int, batch: Pass) -> Any:
-        values = (batch.order, epoch, batch.parameters)
-        for variable, value in zip(self._requested, values, strict=True):
-            if variable is not None:
-                variable.assign(value)
-        return self._as_numpy(self._requests_done.__next__)
-
-    def _transformed(self, batch: Batch) -> tf.Tensor:
-        images = batch.data[0]
-        if self._augment_options.idle:
-            pixels = tf.cast(images, tf.float32)
-        elif batch.parameters is None:
-            pixels = self._augment(images, samples=batch.samples, epoch=batch.epoch, training=True)
-        else:
-            parameters = augmentation.from_table(batch.parameters, self._augment_options)
-            pixels = self._augment.apply(images, parameters)
-        return tf.cast(self._generator.standardized(pixels), self.dtype)
-
-    def _element(self, x: tf.Tensor, batch: Batch) -> Any:
-        misc, y, weights = batch.data[1]
+            self._warn_unfitted()
+            standardized = not self.user_code
+            with plain_errors():
+                if begin is None:
+                    x = pipeline.images(rows, epoch, parameters)
+                else:
+                    x = pipeline.next_images(self.index_array, begin, begin + len(rows), epoch)
+        batch = np.zeros((len(rows), *self.image_shape), self.dtype) if not standardized else x
+        if not standardized:
+            generator = self.image_data_generator
+            for place, image in enumerate(x):
+                image = np.array(image, self.dtype)
+                batch[place] = image if generator is None else generator.standardize(image)
         if self.save_to_dir:
-            # On the host, because any format that Pillow can write may be asked for.
-            x = tf.ensure_shape(tf.numpy_function(self._save, [x, batch.samples], x.dtype), x.shape)
-        inputs = (x, *misc) if misc else x
-        if not self._labelled:
-            return inputs
-        y = x if self._labels_are_images else y
-        return (inputs, y) if weights is None else (inputs, y, weights)
+            self._save(batch, rows)
+        return self._completed(batch, rows)
 
-    def _save(self, images: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    def _augmented_by_image(
+        self, rows: np.ndarray, epoch: int, parameters: np.ndarray | None
+    ) -> list[np.ndarray]:
+        assert self.augment_options is not None
+        first = self.data_format == "channels_first"
+        height, width = self.image_shape[1:] if first else self.image_shape[:2]
+        drawn: dict[str, np.ndarray] = {}
+        if parameters is not None:
+            columns = dict(zip(PARAMETERS, parameters.T, strict=True))
+            active = (t for t in self.augment_options.transforms if t.active)
+            drawn = {name: columns[name] for t in active for name in t.parameters}
+        elif not self.augment_options.idle:
+            key = (self._books.key, epoch)
+            drawn = by_image.draw(self.augment_options, key, rows, height, width)
+        large = len(rows) > 1 and np.prod(self.image_shape) >= _LARGE_IMAGE
+        return by_image.augmented(
+            self.augment_options,
+            [functools.partial(self._image, row) for row in rows],
+            drawn,
+            self._change_pixels,
+            _threads().map if large else map,
+        )
+
+    def _change_pixels(self, image: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
+        """Applies channel shift and brightness by Keras's code, which needs channels last."""
+        first = self.data_format == "channels_first"
+        image = image.transpose(1, 2, 0) if first else image
+        image = self.image_data_generator.apply_transform(image, parameters)
+        return image.transpose(2, 0, 1) if first else image
+
+    def _compiled(self, sequential: bool) -> Pipeline | None:
+        """Returns the pipeline once its program is compiled, which happens in the background."""
+        if self._spent < _PATIENCE:
+            return None
+        pipeline = self.pipeline
+        making = self._compiling.get(sequential)
+        if making is None:
+            count = min(self.batch_size, self.n)
+            rows = np.arange(count)
+            if sequential:
+                work = functools.partial(pipeline.next_images, rows, 0, count, 0)
+            else:
+                table = None
+                if isinstance(self._books, Replay):
+                    table = np.tile(np.array([*PARAMETERS.values()], np.float32), (count, 1))
+                work = functools.partial(pipeline.images, rows, 0, table)
+            making = self._compiling[sequential] = _compiler().submit(work)
+        if not making.done():
+            return None
+        with plain_errors():
+            making.result()
+        return pipeline
+
+    def _save(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Writes images as Keras's iterators do, stretched to 0 to 255; returns them."""
-        folder = Path(self.save_to_dir)
-        numbers = np.random.default_rng().integers(10**7, size=len(samples))
-        for image, sample, number in zip(images, samples, numbers, strict=True):
-            path = folder / f"{self.save_prefix}_{sample}_{number}.{self.save_format}"
-            keras.utils.array_to_img(image, self.data_format, scale=True).save(path)
+        for image, row in zip(images, rows, strict=True):
+            picture = keras.utils.array_to_img(image, self.data_format, scale=True)
+            number = np.random.randint(self._file_number_limit)
+            name = f"{self.save_prefix}_{row}_{number}.{self.save_format}"
+            picture.save(os.path.join(self.save_to_dir, name))
         return images
 
-    def _begin_pass(self) -> int:
-        self._own_passes += 1
-        return int(self._next_pass.assign_add(1)) - 1
-
-    def _as_numpy(self, pull: Callable[[], Any]) -> Any:
-        """Returns the batch that `pull` returns with the types of Keras's iterators."""
-        with plain_errors():
-            batch = tf.nest.map_structure(lambda values: values.numpy(), pull())
-        if not self._labelled:
-            return list(batch) if isinstance(batch, tuple) else batch
-        return tuple(list(item) if isinstance(item, tuple) else item for item in batch)
+    def _warn_unfitted(self) -> None:
+        if self.image_data_generator is not None:
+            self.image_data_generator.warn_unfitted()
 
 
-def _on_demand() -> tf.data.Options:
-    """Returns options for a dataset that computes an element only when asked for it."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    options.experimental_optimization.inject_prefetch = False
-    return options
+class _Sequence(keras.utils.PyDataset):
+    """An iterator without its other nature, that of a dataset."""
+
+    def __init__(self, iterator: Iterator) -> None:
+        super().__init__(iterator.workers, iterator.use_multiprocessing, iterator.max_queue_size)
+        self._iterator = iterator
+
+    def __len__(self) -> int:
+        return len(self._iterator)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._iterator[index]
+
+    def on_epoch_end(self) -> None:
+        self._iterator.on_epoch_end()
 
 
 class _EndlessIterator(private_api.OwnedIterator):
     """Iterates over one pass in a graph, and endlessly in Python, as NumPy arrays.
 
     `keras.Model.fit` asks for batches within its compiled step, and for a new iterator at each
-    epoch; a `for` loop over one of Keras's iterators goes on until it is left.
+    epoch; a `for` loop over one of Keras's iterators goes on until it is left, and the next begins
+    there. What a graph needs is made when it asks for it.
+
+    Args:
+        iterated: `Iterator`.
+        own_pass: Bool. Whether batches in Python come from a pass of its own too.
     """
 
-    def __init__(self, dataset: Iterator) -> None:
-        super().__init__(dataset)
-        self._iterated = dataset
-        self._pull: Callable[[], Any] = super().__next__
+    def __init__(self, iterated: Iterator, own_pass: bool) -> None:
+        self._iterated, self._own_pass, self._made = iterated, own_pass, False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or self._made:
+            raise AttributeError(name)
+        self._made = True
+        self._iterated._warn_unfitted()
+        super().__init__(self._iterated)
+        return getattr(self, name)
 
     def __next__(self) -> Any:
-        if not tf.executing_eagerly():
+        if tf.executing_eagerly() and not self._own_pass:
+            return self._iterated.__next__()
+        with plain_errors():
             return super().__next__()
-        try:
-            return self._iterated._as_numpy(self._pull)
-        except StopIteration:
-            self._pull = tf.data.Dataset.__iter__(self._iterated).__next__
-            return self._iterated._as_numpy(self._pull)
 
 
 class _ShuffleFlag(int):
@@ -559,38 +592,139 @@ class _ShuffleFlag(int):
         return repr(bool(self))
 
 
+def is_users(function: Any) -> bool:
+    """Returns whether a preprocessing function is none of `keras.applications`."""
+    module = getattr(function, "__module__", None) or ""
+    return function is not None and not module.startswith(private_api.KERAS_APPLICATIONS)
+
+
+def _fast_options(
+    generator: Any, data_format: str, dtype: Any
+) -> tuple[AugmentOptions | None, str | None]:
+    """Returns the options to augment by, or why Keras's own code must."""
+    if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
+        return None, f"`dtype` is {dtype!r}, neither float16, float32 nor float64"
+    if generator is None:
+        return AugmentOptions(data_format=data_format, quirks=True), None
+    if not hasattr(generator, "augment_options"):
+        return None, f"the generator is a {type(generator).__name__}"
+    if generator.rng == "keras" and is_users(generator.preprocessing_function):
+        return None, "with `rng='keras'`, `preprocessing_function` may draw from NumPy's generator"
+    try:
+        generator.standards()
+        return generator.augment_options(), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _overridden_generator(generator: Any) -> str | None:
+    return generator.overridden() if hasattr(generator, "overridden") else None
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    warnings.warn(
+        f"Batches are made image by image, as by Keras: {reason}. What is not overridden and has "
+        "values as documented stays fast",
+        stacklevel=6,
+    )
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+
+@functools.cache
+def _compiler() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(1)
+
+
+def _tuples(batch: Any) -> Any:
+    """Returns a batch with tuples for lists, which would be taken for tensors."""
+    if isinstance(batch, list | tuple):
+        return tuple(map(_tuples, batch))
+    return np.asarray(batch)
+
+
+def whole(name: str, value: Any) -> int:
+    """Returns an argument as an int; refuses floats, strings and the like."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise input_error(TypeError)(
+            f"`{name}` must be of ints: {kind!r} object cannot be interpreted as an integer. "
+            f"Received: {value!r}"
+        ) from None
+
+
+def _check_saving(folder: Any, ending: str) -> None:
+    if not folder:
+        return
+    if not Path(folder).is_dir():
+        raise input_error(FileNotFoundError)(
+            f"`save_to_dir` must be an existing folder. Received: {folder!r}"
+        )
+    if f".{ending}".lower() not in Image.registered_extensions():
+        raise InputError(f"`save_format`: unknown file extension: .{ending}")
+
+
 @contextlib.contextmanager
 def plain_errors() -> IteratorOf[None]:
-    """Raises the pipeline's errors about the user's files as one line, without TensorFlow's."""
+    """Raises the pipeline's errors about the user's files as one line, and the user's own."""
+    _users_errors.clear()
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
+        if _users_errors:
+            raise _users_errors.pop() from None
         _, prefix, text = error.message.partition(ERROR_PREFIX)
         if not prefix:
             raise
         line = text.splitlines()[0].rstrip().removesuffix("]")
-        raise InputError(re.sub(r"\\(.)", r"\1", line)) from None  # TensorFlow escapes quotes
+        raise input_error(FileNotFoundError)(
+            re.sub(r"\\(.)", r"\1", line)
+        ) from None  # TensorFlow escapes quotes
 
 
-class NumpyArrayIterator(Iterator):
+# What users' functions raised within a graph, which would arrive as TensorFlow's error.
+_users_errors: list[BaseException] = []
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function for a graph whose exceptions `plain_errors` raises again."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            _users_errors.append(error)
+            raise
+
+    return call
+
+
+class NumpyArrayIterator(Iterator, private_api.KerasNumpyArrayIterator):
     """Batches of images from an array; see `Iterator`.
 
     Args:
         x: Images, (n, height, width, channels), or channels first, of any number type; or a pair
             `[images, more]`, where `more` is an array of n rows or a list of them.
-        y: Labels, n rows, or None.
+        y: Labels, n rows of any kind that NumPy holds, or None.
         image_data_generator: `ImageDataGenerator`.
         batch_size: Int, at least 1.
         shuffle: Bool.
         sample_weight: Array of n rows, or None.
         seed: Int in [0, 2**32), or None to draw one from NumPy's global generator.
-        data_format: "channels_last", "channels_first" or None for the generator's.
+        data_format: "channels_last", "channels_first" or None for Keras's own setting.
         save_to_dir: Folder to write every augmented image to, or None.
         save_prefix: Str, the beginning of their names.
         save_format: Str, the ending of their names.
         subset: "training", "validation" or None.
         ignore_class_split: Bool. False rejects subsets that don't hold the same classes.
-        dtype: Floating dtype of the batches' images; None for Keras's own setting.
+        dtype: Dtype of the batches' images; None for Keras's own setting.
 
     Raises:
         ValueError: Rows that don't match, images of another rank, no images, pixels that are not
@@ -614,84 +748,77 @@ class NumpyArrayIterator(Iterator):
         ignore_class_split: bool = False,
         dtype: Any = None,
     ) -> None:
-        self.image_data_generator = image_data_generator
-        self.dtype = dtype or keras.config.floatx()
-        self.data_format = data_format or image_data_generator.data_format
-        self.save_to_dir = save_to_dir
-        self.save_prefix = save_prefix
-        self.save_format = save_format
-        arrays = _as_arrays(x, y, sample_weight)
-        if subset is not None:
-            split = image_data_generator._validation_split
-            rows = subset_rows(len(arrays["x"]), arrays["y"], split, subset, ignore_class_split)
-            arrays = {name: None if a is None else a[rows] for name, a in arrays.items()}
-        x, self.y, self.sample_weight, *self.x_misc = arrays.values()
-        if x.ndim != 4:
-            raise ValueError(
-                "Input data in `NumpyArrayIterator` should have rank 4. You passed an array with "
-                f"shape {x.shape}"
+        images = x[0] if isinstance(x, list | tuple) and x else x
+        if isinstance(x, list | tuple) and len(x) != 2:
+            raise InputError(
+                f"`x` must be an array or a pair `[images, more]`. Received: {len(x)} items"
             )
-        if not len(x):
-            raise ValueError(f"`x` holds no images. Received: an array of shape {x.shape}")
-        warn_of_channels(x, self.data_format, stacklevel=4)
-        # uint8 stays as it is: a quarter of the memory, and the same pixels.
-        self._pixels, pixels = shared(x, None if x.dtype == np.uint8 else self.dtype)
-        _check_finite(self._pixels)
-        self._labelled = self.y is not None
-        with tf.device("CPU"):
-            others = each(tf.convert_to_tensor, (tuple(self.x_misc), self.y, self.sample_weight))
-        self._stored = (pixels, others)
-        super().__init__(x.shape[1:], len(x), batch_size, shuffle, seed)
+        private_api.KerasNumpyArrayIterator.__init__(
+            self,
+            x,
+            y,
+            image_data_generator,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            seed=seed,
+            data_format=data_format,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            subset=subset,
+            ignore_class_split=ignore_class_split,
+            # uint8 stays as it is: a quarter of the memory, and the same pixels.
+            dtype="uint8" if getattr(images, "dtype", None) == np.uint8 else dtype,
+        )
+        self.dtype = dtype or keras.config.floatx()
+        if not self.n:
+            raise InputError(f"`x` holds no images. Received: an array of shape {np.shape(images)}")
+        if subset is not None and self.sample_weight is not None:
+            # Keras leaves the weights whole, so that they go with other images.
+            border = len(images) - self.n if subset == "training" else 0
+            self.sample_weight = self.sample_weight[border : border + self.n]
+        if self._pixels.size <= _SEARCHED_AT_ONCE:
+            _check_finite(self._pixels)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self.image_shape = self._pixels.shape[1:]
+        super()._set_up()
 
     @property
     def x(self) -> np.ndarray:
-        """The images in `dtype`."""
-        return np.asarray(self._pixels, self.dtype)
+        """The images in `dtype`; may be set."""
+        if self._pixels.dtype != np.dtype(self.dtype):
+            self.x = np.asarray(self._pixels, self.dtype)
+        return self._pixels
+
+    @x.setter
+    def x(self, images: np.ndarray) -> None:
+        self._pixels = np.asarray(images)
 
     @property
-    def tensors(self) -> Any:
-        """The images, and a triple of other inputs, labels and weights."""
-        return self._stored
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.y is not None
 
-    def _loaded(self, plans: tf.data.Dataset, *, parallel: bool = True) -> tf.data.Dataset:
-        calls = tf.data.AUTOTUNE if parallel else None
-        return plans.flat_map(chunks).map(
-            lambda batch: gathered(self._stored, batch), num_parallel_calls=calls
-        )
+    def _rows(self) -> Rows:
+        images = self._pixels
+        if images.dtype != np.uint8:
+            _check_finite(images)
+            images = images.astype(np.dtype(self.dtype), copy=False)
+        return ArrayRows(images, (tuple(self.x_misc), self.y, self.sample_weight))
 
+    def _image(self, row: int) -> np.ndarray:
+        image = self._pixels[row]
+        return image.astype(np.float64 if image.dtype == np.float64 else np.float32)
 
-def _as_arrays(x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
-    """Returns images, labels, weights and other inputs by name, checked for the same length."""
-    more: Any = []
-    if isinstance(x, tuple | list):
-        if len(x) != 2:
-            raise ValueError(
-                f"`x` must be an array or a pair `[images, more]`. Received: {len(x)} items"
-            )
-        x, more = x
-    more = more if isinstance(more, list) else [more]
-    given = {"x": x, "y": y, "sample_weight": sample_weight}
-    given |= {f"x[1][{place}]": rows for place, rows in enumerate(more)}
-    arrays = {name: None if rows is None else np.asarray(rows) for name, rows in given.items()}
-    shape = np.asarray(x).shape
-    for name, rows in arrays.items():
-        if rows is not None and name != "x" and rows.shape[:1] != shape[:1]:
-            raise ValueError(
-                f"`x` and `{name}` should have the same length. Found: x.shape = {shape}, "
-                f"{name}.shape = {rows.shape}"
-            )
-    return arrays
-
-
-def warn_of_channels(x: np.ndarray, data_format: str, stacklevel: int) -> None:
-    """Warns of images whose number of channels suggests another data format."""
-    axis = 3 if data_format == "channels_last" else 1
-    if x.shape[axis] not in (1, 3, 4):
-        warnings.warn(
-            f"`x` should have 1, 3 or 4 channels on axis {axis}, for "
-            f'data_format="{data_format}". Received: an array of shape {x.shape}',
-            stacklevel=stacklevel,
-        )
+    def _completed(self, x: np.ndarray, rows: np.ndarray) -> Any:
+        inputs = [x, *(more[rows] for more in self.x_misc)] if self.x_misc else x
+        if self.y is None:
+            return inputs
+        y = self.y[rows]
+        return (inputs, y) if self.sample_weight is None else (inputs, y, self.sample_weight[rows])
 
 
 def _check_finite(pixels: np.ndarray) -> None:
@@ -700,7 +827,7 @@ def _check_finite(pixels: np.ndarray) -> None:
     flat = pixels.reshape(len(pixels), -1)
     broken = ~(np.isfinite(flat.max(axis=1)) & np.isfinite(flat.min(axis=1)))
     if broken.any():
-        raise ValueError(
+        raise InputError(
             f"Image {int(broken.argmax())} of `x` holds pixels that are not finite, as do "
             f"{int(broken.sum())} of {len(pixels)}: correct or remove them"
         )

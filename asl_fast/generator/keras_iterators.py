@@ -3,40 +3,29 @@
 from typing import Any
 
 from asl_fast.generator.file_iterators import DataFrameIterator, DirectoryIterator
-from asl_fast.generator.image_data_generator import ImageDataGenerator
-from asl_fast.generator.iterators import NumpyArrayIterator
+from asl_fast.generator.image_data_generator import OVERRIDABLE, ImageDataGenerator
+from asl_fast.generator.iterators import MEMBERS, NumpyArrayIterator
 from asl_fast.system.private_api import KERAS_GENERATOR
 
 __all__ = ["replace_keras_iterator"]
+
+_OURS = {c.__name__: c for c in (DataFrameIterator, DirectoryIterator, NumpyArrayIterator)}
 
 
 def replace_keras_iterator(x: Any) -> Any:
     """Returns this package's iterator for one of Keras's own; anything else as it is.
 
-    Subclasses of Keras's classes stay as they are, since their own methods must be called.
+    Subclasses of Keras's classes and objects with methods of their own stay as they are, since
+    those must be called.
     """
     generator = getattr(x, "image_data_generator", None)
-    if type(x).__module__ != KERAS_GENERATOR or type(generator).__module__ not in (
-        KERAS_GENERATOR,
-        "builtins",  # None
+    if (
+        type(x).__module__ != KERAS_GENERATOR
+        or type(x).__name__ not in _OURS
+        or type(generator).__module__ not in (KERAS_GENERATOR, "builtins")  # None
+        or set(MEMBERS) & set(vars(x))
+        or (generator is not None and set(OVERRIDABLE) & set(vars(generator)))
     ):
         return x
     own = None if generator is None else ImageDataGenerator.from_keras(generator)
-    if type(x).__name__ == "DirectoryIterator":
-        return DirectoryIterator.from_keras(x, own)
-    if type(x).__name__ == "DataFrameIterator":
-        return DataFrameIterator.from_keras(x, own)
-    return NumpyArrayIterator(
-        [x.x, x.x_misc] if x.x_misc else x.x,
-        x.y,
-        own,
-        batch_size=x.batch_size,
-        shuffle=x.shuffle,
-        sample_weight=x.sample_weight,
-        seed=x.seed,
-        data_format=x.data_format,
-        save_to_dir=x.save_to_dir,
-        save_prefix=x.save_prefix,
-        save_format=x.save_format,
-        dtype=x.dtype,
-    )
+    return _OURS[type(x).__name__].from_keras(x, own)

@@ -122,7 +122,7 @@ class Replay:
 
     Args:
         options: What is drawn, with `quirks`.
-        samples: Int, images in the data set.
+        n: Int, images in the data set.
         image_size: Height and width.
         batch_size: Int.
         shuffle: Bool.
@@ -138,7 +138,7 @@ class Replay:
     def __init__(
         self,
         options: AugmentOptions,
-        samples: int,
+        n: int,
         image_size: tuple[int, int],
         batch_size: int,
         shuffle: bool,
@@ -149,11 +149,11 @@ class Replay:
         self.batch_index = 0
         self.total_batches_seen = 0
         self.index_array: np.ndarray | None = None
-        self._options = options
-        self._samples = samples
-        self._image_size = image_size
-        self._batch_size = batch_size
-        self._seed = seed
+        self.options = options
+        self.n = n
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.seed = seed
         self._saving = saving
         self._generator: np.random.RandomState | None = None
 
@@ -162,9 +162,9 @@ class Replay:
         self._begin_batch()
         if self.batch_index == 0:
             self._set_index_array()
-        begin = self.batch_index * self._batch_size % max(self._samples, 1)
+        begin = self.batch_index * self.batch_size % max(self.n, 1)
         self.batch_index += 1
-        if self._samples <= begin + self._batch_size:
+        if self.n <= begin + self.batch_size:
             self.batch_index = 0
         return self._batch(begin)
 
@@ -173,7 +173,7 @@ class Replay:
         self._begin_batch()
         if self.index_array is None:
             self._set_index_array()
-        return self._batch(index * self._batch_size)
+        return self._batch(index * self.batch_size)
 
     def end_pass(self) -> None:
         """Does as Keras's `on_epoch_end`: orders anew, from what the last batch left."""
@@ -206,27 +206,27 @@ class Replay:
 
     @property
     def _steps(self) -> int:
-        return -(-self._samples // self._batch_size)
+        return -(-self.n // self.batch_size)
 
     def _begin_batch(self) -> None:
         if self._generator is None:
             self._generator = np.random.RandomState()
             self._generator.set_state(np.random.get_state())
-        if self._seed is not None:
-            self._generator.seed(self._seed + self.total_batches_seen)
+        if self.seed is not None:
+            self._generator.seed(self.seed + self.total_batches_seen)
         self.total_batches_seen += 1
 
     def _set_index_array(self) -> None:
-        self.index_array = np.arange(self._samples)
+        self.index_array = np.arange(self.n)
         if self.shuffle:
             # Before the first batch Keras takes what the global generator has.
-            self.index_array = (self._generator or np.random).permutation(self._samples)
+            self.index_array = (self._generator or np.random).permutation(self.n)
 
     def _batch(self, begin: int) -> Pass:
         assert self.index_array is not None
         assert self._generator is not None
-        order = self.index_array[begin : begin + self._batch_size]
-        drawn = table(self._options, self._generator, len(order), *self._image_size)
+        order = self.index_array[begin : begin + self.batch_size]
+        drawn = table(self.options, self._generator, len(order), *self.image_size)
         if self._saving is not None:
             for _ in order:
                 self._generator.randint(self._saving)

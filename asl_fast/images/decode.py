@@ -5,6 +5,7 @@ called from the graph, decodes the rest. The first bytes of a file decide, not i
 the size they state is checked before memory is allocated.
 """
 
+import contextlib
 import io
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from asl_fast.images.file_types import CHANNELS, MOST_PIXELS
 from asl_fast.images.resize import resize
+from asl_fast.system.storage import open_file
 
 __all__ = ["check_size", "load_image", "sniff"]
 
@@ -147,8 +149,9 @@ def check_size(file: str | Path | IO[bytes]) -> None:
         ValueError: It has more than `MOST_PIXELS`, or is PostScript. Pillow's own errors pass
             through where it is not an image.
     """
+    regular = open_file(file) if isinstance(file, (str, Path)) else contextlib.nullcontext(file)
     try:
-        with Image.open(file) as image:
+        with regular as content, Image.open(content) as image:
             (width, height), kind = image.size, image.format
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"it has more than {MOST_PIXELS:,} pixels ({error})") from None
@@ -168,7 +171,7 @@ def sniff(path: str | Path) -> str | None:
         None if the file looks like an image, else a phrase such as "is empty".
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             header = file.read(_HEADER)
             if not header:
                 return "is empty"

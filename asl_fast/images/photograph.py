@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import os
+import select
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -11,11 +14,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from asl_fast.images.file_types import FORMATS, MOST_PIXELS, SUFFIXES
 from asl_fast.system.errors import InputError
+from asl_fast.system.storage import open_file
 
-__all__ = ["STANDARD_INPUT", "Header", "Photograph", "find", "header", "read"]
+__all__ = ["MOST_BYTES", "STANDARD_INPUT", "Header", "Photograph", "find", "header", "read"]
 
 STANDARD_INPUT = "-"
 
+# Bytes of a photograph that is read into memory: those of the largest, uncompressed.
+MOST_BYTES = 3 * MOST_PIXELS
+_PATIENCE = 30  # seconds that a pipe may be silent
 _SMALLEST = 8  # pixels a side, unless the network takes smaller images
 _ORIENTATION = 0x0112  # EXIF's tag
 
@@ -150,12 +157,14 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
     with contextlib.ExitStack() as stack:
         try:
             file: BinaryIO
-            if isinstance(source, bytes):
-                file = io.BytesIO(source)
+            if not isinstance(source, bytes) and stat.S_ISFIFO(os.stat(source).st_mode):
+                source = _piped(source, name)
+            if not isinstance(source, bytes):
+                file = stack.enter_context(open_file(source))
+            elif len(source) > MOST_BYTES:
+                raise InputError(f"{name} has more than {MOST_BYTES // 10**6} MB.")
             else:
-                file = stack.enter_context(open(source, "rb"))
-                if not file.seekable():  # a pipe
-                    file = io.BytesIO(file.read())
+                file = io.BytesIO(source)
             if not file.read(1):
                 raise InputError(f"{name} is empty.")
             file.seek(0)
@@ -173,6 +182,21 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Image.Image]:
                 raise InputError(f"{name} can't be read: {error.strerror}.") from None
             raise InputError(f"{name} is cut short or damaged: {error}.") from None
         yield image
+
+
+def _piped(path: str | Path, name: str) -> bytes:
+    """Returns what comes through a pipe, up to just above the limit."""
+    content = bytearray()
+    # Otherwise opening it would wait for a writer, and reading for its end.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
+        while len(content) <= MOST_BYTES:
+            if not select.select([pipe], [], [], _PATIENCE)[0]:
+                raise InputError(f"{name} is a pipe that nobody wrote to for {_PATIENCE} s.")
+            part = pipe.read(1 << 20)
+            if not part:
+                break
+            content += part
+    return bytes(content)
 
 
 def _too_large(name: str, size: str) -> InputError:

@@ -1,8 +1,6 @@
 """A trained model that classifies the letters in photographs."""
 
-import logging
 import os
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,15 +12,13 @@ from PIL import Image
 
 from asl_fast.data.pipeline import without_autotuning
 from asl_fast.images import photograph
-from asl_fast.models import network, pixel_range, saving
+from asl_fast.models import limits, network, pixel_range, saving
 from asl_fast.system.errors import InputError
 
 __all__ = ["Classifier", "Prediction"]
 
 _BATCH = 256
 _TOP = 3
-
-_log = logging.getLogger(__name__)
 
 
 class Prediction(NamedTuple):
@@ -77,6 +73,7 @@ class Classifier:
         self._height, self._width, self._channels = inputs[1:]
         self._letters = tuple(letters)
         self._pixels = pixel_range.pixel_range(model, pixels, name)
+        self._batch = limits.batch_size(model, _BATCH)
 
     @classmethod
     def load(
@@ -95,8 +92,8 @@ class Classifier:
         """
         path = Path(path)
         model = saving.load_model(path)
-        if letters is None:
-            letters = saving.read_letters(path) or _kaggle_letters(model, path)
+        if _is_fixed(getattr(model, "output_shape", None), 2):
+            letters = saving.find_letters(path, model, letters)
         if letters is None:
             raise InputError(
                 f"{path} does not hold the letters of its outputs. Give them in the order of the "
@@ -144,8 +141,8 @@ class Classifier:
             for number, image in enumerate(images)
         ]
         predictions: list[Prediction] = []
-        for start in range(0, len(pixels), _BATCH):
-            predictions += self._classify(np.stack(pixels[start : start + _BATCH]))
+        for start in range(0, len(pixels), self._batch):
+            predictions += self._classify(np.stack(pixels[start : start + self._batch]))
         return predictions
 
     def predict_files(
@@ -180,7 +177,7 @@ class Classifier:
         batches = without_autotuning(
             tf.data.Dataset.range(len(files))
             .map(load_in_graph, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(_BATCH)
+            .batch(self._batch)
             .prefetch(2)
         )
         for pixels, errors, notes in batches.as_numpy_iterator():
@@ -197,7 +194,7 @@ class Classifier:
 
     def _classify(self, pixels: np.ndarray) -> list[Prediction]:
         # Padded, so that Keras traces a single shape.
-        padded = np.zeros((_BATCH, *pixels.shape[1:]), np.float32)
+        padded = np.zeros((self._batch, *pixels.shape[1:]), np.float32)
         padded[: len(pixels)] = pixel_range.scale(pixels.astype(np.float32), self._pixels)
         rows = self._model.predict_on_batch(padded)[: len(pixels)]
         network.check_probabilities(rows, self._name)
@@ -207,22 +204,6 @@ class Classifier:
             top = [(self._letters[output], float(row[output])) for output in order]
             predictions.append(Prediction(*top[0], top))
         return predictions
-
-
-def _kaggle_letters(model: keras.Model, path: Path) -> str | None:
-    """Returns the letters of a model that numbers them as Kaggle's tables do, from A on."""
-    shape: Any = getattr(model, "output_shape", None)
-    if not (_is_fixed(shape, 2) and shape[1] in (25, 26)):
-        return None
-    letters = string.ascii_uppercase[: shape[1]]
-    _log.warning(
-        "%s has %d outputs, which are taken for the letters A to %s; Kaggle's tables have no %s.",
-        path,
-        len(letters),
-        letters[-1],
-        "J" if len(letters) == 25 else "J and no Z",
-    )
-    return letters
 
 
 def _is_fixed(shape: Any, rank: int) -> bool:

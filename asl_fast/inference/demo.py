@@ -6,7 +6,6 @@ import errno
 import html
 import logging
 import os
-import signal
 import socket
 import string
 import tempfile
@@ -21,9 +20,11 @@ from PIL import Image
 
 from asl_fast.data import synthetic_hands as hands
 from asl_fast.inference.classifier import Classifier
+from asl_fast.inference.demo_door import Door, hold_tracebacks
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system import extras
-from asl_fast.system.errors import InputError
+from asl_fast.system.errors import InputError, printable
+from asl_fast.system.signals import handled
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.random_augment import RandomAugment
@@ -35,6 +36,7 @@ _UPLOAD_BYTES = 10 << 20
 _SIDE = 4  # images in each row and column of the grid of draws
 _SHOWN = 480  # pixels
 _NAMED = 30  # classes, at most
+_LETTERS = 1000  # characters of all names
 _EXAMPLES = "ABLVWY"
 _OF_HANDS = (
     "Hold one hand, palm to the camera, before a plain wall in even light, so that it fills most "
@@ -75,6 +77,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="asl-fast-demo-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         page = build(classifier, _written(examples or {}, Path(uploads)))
+        hold_tracebacks([gradio.queueing, gradio.routes])
+        door = {"host": host, "folder": uploads, "largest": _UPLOAD_BYTES}
         page.launch(
             server_name=host,
             server_port=port,
@@ -88,6 +92,7 @@ def serve(
             enable_monitoring=False,
             footer_links=[],
             max_file_size=_UPLOAD_BYTES,
+            app_kwargs={"middleware": [(Door, (), door)]},
             # System fonts, since Gradio's would be fetched from the network.
             theme=gradio.themes.Base(
                 font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -95,10 +100,9 @@ def serve(
             css=".pixels img { image-rendering: pixelated; }",
         )
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        ready(page.local_url)
-        stop.wait()
+        with handled(lambda *_: stop.set()):
+            ready(page.local_url)
+            stop.wait()
         # Otherwise it would wait for open pages to close, and log errors about them.
         page.server.force_exit = True
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -143,9 +147,9 @@ def build(classifier: Classifier, examples: Sequence[str] = ()) -> Any:
 
 
 def heading(classes: Sequence[str]) -> str:
-    """Returns the page's heading, HTML: what is classified, and what to do with the hand."""
+    """Returns the page's heading, HTML; in Markdown a class might be a picture from elsewhere."""
     of_hands = len(classes) >= len(hands.LETTERS) and set(classes) <= set(string.ascii_uppercase)
-    names = (" " if of_hands else ", ").join(classes[:_NAMED])
+    names = printable((" " if of_hands else ", ").join(classes[:_NAMED]))[:_LETTERS]
     names += ", …" if len(classes) > _NAMED else ""
     what = "the letter that a hand signs" if of_hands else "pictures"
     advice = _OF_HANDS if of_hands else "Give a picture that shows little else."
@@ -226,8 +230,19 @@ def _picture_input(gr: ModuleType, height: int) -> Any:
         height=height,
     )
     # The uploaded file as it is: the classifier decodes it, with clearer errors.
-    picture.preprocess = lambda payload: payload and payload.path
+    picture.preprocess = lambda payload: _uploaded(gr, payload and payload.path)
     return picture
+
+
+def _uploaded(gr: ModuleType, path: str | None) -> str | None:
+    """Returns the path of an uploaded picture; whoever reaches the port may send any other."""
+    if path is None:
+        return None
+    place = os.path.realpath(path)
+    folder = os.path.realpath(gr.utils.get_upload_folder())
+    if not Path(place).is_relative_to(folder) or not os.path.isfile(place):
+        raise gr.Error("This picture was not uploaded, or is gone.", print_exception=False)
+    return place
 
 
 def _picture_output(gr: ModuleType, label: str, *, show_label: bool = True) -> Any:

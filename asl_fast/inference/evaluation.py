@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast.data.dataset import Split, in_words
+from asl_fast.data.dataset import Split, in_words, numbered
 from asl_fast.data.records import damage_in_words
 from asl_fast.inference import figures
-from asl_fast.models import network, saving
+from asl_fast.models import limits, network, saving
 from asl_fast.models.pixel_range import RANGES, marked, pixel_range, scale
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
@@ -25,9 +25,9 @@ from asl_fast.transforms.warp import warp
 
 __all__ = [
     "calibration_error",
-    "check",
     "count",
     "evaluate",
+    "matched",
     "measure",
     "predict",
     "robustness",
@@ -44,26 +44,45 @@ _FAR_BETTER = 0.1  # in accuracy; below, another range may win by chance
 _log = logging.getLogger(__name__)
 
 
-def check(model: keras.Model, split: Split, path: Path) -> None:
-    """Checks that a model is one for a data set.
+def matched(
+    model: keras.Model, split: Split, path: Path, letters: Sequence[str] | None = None
+) -> Split:
+    """Returns a data set with its labels numbered as the outputs of a model.
 
     Args:
         model: As `saving.load_model` returns it.
-        split: Of the data set.
+        split: The images and their labels.
         path: The model's file, or the folder of its run.
+        letters: Classes of the outputs in their order, if not those in the file. If neither tells,
+            as many outputs as classes are the data's; otherwise 25 or 26 are A to Y or A to Z.
 
     Raises:
-        InputError: The model has other inputs or classes.
+        InputError: The model has other inputs, or lacks classes of the data.
     """
-    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if shapes != ((None, *split.shape), (None, len(split.classes))):
+    shapes: Any = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    outputs = shapes[1][1] if isinstance(shapes[1], tuple) and len(shapes[1]) == 2 else None
+    if shapes[0] != (None, *split.shape) or (outputs or 0) < len(split.classes):
         raise InputError(
             f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes images "
-            f"of {in_words(split.shape)} and outputs (None, {len(split.classes)})."
+            f"of {in_words(split.shape)} and outputs (None, {len(split.classes)}), or more."
         )
-    classes = saving.read_letters(path)
-    if classes is not None and classes != split.classes:
-        raise InputError(f"{path} has other classes than the data: {' '.join(classes)}.")
+    known = letters or saving.read_letters(path)
+    if known is None:
+        same = outputs == len(split.classes)
+        known = split.classes if same else saving.find_letters(path, model)
+    if known is None or len(known) != outputs or len(set(known)) != outputs:
+        given = "none are known" if known is None else f"{' '.join(known)} are given"
+        raise InputError(
+            f"{path} has {outputs} outputs and needs as many different letters, but {given}. Give "
+            "them in the order of the outputs (--letters, or letters=)."
+        )
+    if missing := [name for name in split.classes if name not in known]:
+        raise InputError(
+            f"{path} has no output for {' '.join(missing)}, which the data have. Its letters are "
+            f"{' '.join(known)}; others are given in the order of the outputs (--letters, or "
+            "letters=)."
+        )
+    return numbered(split, tuple(known))
 
 
 def predict(
@@ -82,6 +101,8 @@ def predict(
     """
     labels, batches = _batches(split)
     chosen = pixel_range(model, pixels)
+    if (rows := limits.batch_size(model, _BATCH)) < _BATCH:
+        batches = batches.rebatch(rows)
     inputs = batches.map(lambda images: scale(tf.cast(images, tf.float32), chosen))
     with damage_in_words(split.records):
         probabilities = model.predict(inputs, verbose=0)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from asl_fast.inference.target import Exportable, Run, Target
 from asl_fast.inference.targets import TARGETS
+from asl_fast.models import limits
 from asl_fast.models.pixel_range import pixel_range, scale
 from asl_fast.system import extras, storage
 from asl_fast.system.errors import InputError
@@ -134,7 +135,8 @@ def export(
     images = _random(shape, dtype) if images is None else _as_input(images, shape, dtype, pixels)
     samples = None if calibration is None else _as_input(calibration, shape, dtype, pixels)
     plain = _in_float32(model)
-    expected = _infer(plain, images)
+    rows = limits.batch_size(model, _BATCH)
+    expected = _infer(plain, images, rows)
     signature = [tf.TensorSpec((None, *shape), dtype, name="images")]
     written = []
     with _output_folder(places[0].parent), contextlib.ExitStack() as stack:
@@ -145,7 +147,7 @@ def export(
             with _conversion_errors(target), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converters' own; the outputs are compared
                 target.write(Exportable(plain, signature, labels, for_int8), aside)
-            measured = _compare(target, aside, images, expected, for_int8 is not None)
+            measured = _compare(target, aside, images, expected, rows, for_int8 is not None)
             written.append(dataclasses.replace(measured, path=str(place)))
     return written
 
@@ -257,10 +259,10 @@ def _with_float32(config: Any) -> Any:
     return "float32" if isinstance(config, str) and config in _OTHER_FLOATS else config
 
 
-def _infer(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _infer(model: keras.Model, images: np.ndarray, rows: int) -> np.ndarray:
     with tf.device("/CPU:0"):  # a GPU's TF32 would differ by more than the bound
         first, second = (
-            _in_batches(lambda batch: np.asarray(model(batch, training=False)), images)
+            _in_batches(lambda batch: np.asarray(model(batch, training=False)), images, rows)
             for _ in range(2)
         )
     if not np.array_equal(first, second):
@@ -297,12 +299,12 @@ def _conversion_errors(target: Target) -> Iterator[None]:
 
 
 def _compare(
-    target: Target, path: Path, images: np.ndarray, expected: np.ndarray, int8: bool
+    target: Target, path: Path, images: np.ndarray, expected: np.ndarray, rows: int, int8: bool
 ) -> Exported:
     """Runs a file in its runtime, in batches and one by one, and compares the outputs."""
     with _conversion_errors(target):
         run = target.load(path)
-        outputs = _in_batches(run, images)
+        outputs = _in_batches(run, images, rows)
         singles, seconds = _one_by_one(run, images)
     difference = max(
         float(np.abs(actual - expected[: len(actual)]).max()) for actual in (outputs, singles)
@@ -336,9 +338,9 @@ def _compare(
     )
 
 
-def _in_batches(run: Run, images: np.ndarray) -> np.ndarray:
+def _in_batches(run: Run, images: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate(
-        [run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        [run(images[start : start + rows]) for start in range(0, len(images), rows)]
     )
 
 

@@ -29,6 +29,23 @@ class Exportable(NamedTuple):
     labels: str | None
     calibration: "np.ndarray | None"
 
+    def at_inference(self) -> Any:
+        """Returns the model called with `training=False`, where it draws no random numbers.
+
+        Most of Keras's exporters call it without. Then its augmentation layers augment; and those
+        that mix images draw numbers even at inference, in operations that other runtimes lack.
+        """
+        import keras
+
+        class AtInference(keras.layers.Layer):
+            def call(self, images: Any) -> Any:
+                with keras.StatelessScope():  # no seed is advanced, so what is drawn has no use
+                    return source.model(images, training=False)
+
+        source = self
+        images = keras.Input(self.signature[0].shape[1:], dtype=self.signature[0].dtype.name)
+        return keras.Model(images, AtInference()(images))
+
 
 class Target(abc.ABC):
     """A file format, and the runtime in which its files are compared with the model and timed.

@@ -18,7 +18,9 @@ class ONNX(Target):
         """As `Target.write`."""
         import onnx
 
-        source.model.export(path, format="onnx", verbose=False, input_signature=source.signature)
+        source.at_inference().export(
+            path, format="onnx", verbose=False, input_signature=source.signature
+        )
         if source.labels is not None:
             written = onnx.load(path)
             onnx.helper.set_model_props(written, {"letters": source.labels})

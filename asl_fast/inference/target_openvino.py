@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ class OpenVINO(Target):
 
     def write(self, source: Exportable, path: Path) -> None:
         """As `Target.write`."""
-        _import_openvino()  # before Keras does
-        source.model.export(
-            str(path / "model.xml"),
-            format="openvino",
-            verbose=False,
-            input_signature=source.signature,
-        )
+        openvino = _import_openvino()  # before Keras does
+        # Keras's own exporter keeps what no output needs, also operations that OpenVINO lacks.
+        with tempfile.TemporaryDirectory() as folder:
+            source.at_inference().export(
+                folder, format="tf_saved_model", verbose=False, input_signature=source.signature
+            )
+            openvino.serialize(openvino.convert_model(folder), path / "model.xml")
         if source.labels is not None:
             (path / "labels.txt").write_text(source.labels, encoding="utf-8")
 

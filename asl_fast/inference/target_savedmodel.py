@@ -18,7 +18,7 @@ class SavedModel(Target):
 
     def write(self, source: Exportable, path: Path) -> None:
         """As `Target.write`."""
-        source.model.export(
+        source.at_inference().export(
             path, format="tf_saved_model", verbose=False, input_signature=source.signature
         )
         if source.labels is not None:

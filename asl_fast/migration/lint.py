@@ -7,12 +7,11 @@ issues about unknown values. Each statement about Keras was tried on Keras 3.15.
 
 import ast
 import dataclasses
-import json
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from asl_fast.migration import notebook, old_spellings
 from asl_fast.migration.script_values import (
     KERAS,
     READERS,
@@ -62,78 +61,36 @@ def check(source: str, name: str = "<script>") -> list[Issue]:
     Raises:
         InputError: The source is not Python, or not a notebook; names file, line and problem.
     """
-    source = source.removeprefix("\ufeff")
+    cells = notebook.read_cells(source.removeprefix("\ufeff"), name)
+    for cell in cells:
+        if cell.number is None and cell.problem:
+            line, problem = cell.problem
+            raise InputError(f"{name}, line {line}: this is not Python: {problem}.")
+    # Names hold from cell to cell, so the cells are read as one script.
+    code = ["\n" * cell.code.count("\n") if cell.problem else cell.code for cell in cells]
     try:
-        cells = _cells(source, name)
-        for number, cell in enumerate(cells or [], 1):
-            _parse(cell, f"{name}, code cell {number}")
-        script = Script(_parse(source if cells is None else "\n".join(cells), name))
-        issues = sorted(dict.fromkeys(_issues(script)), key=lambda issue: issue.line)
+        found = dict.fromkeys(_issues(Script(notebook.parse("\n".join(code)))))
     except (RecursionError, MemoryError):  # the latter from Python's parser
         raise InputError(f"{name} can't be read: it is nested too deeply.") from None
-    if cells is None:
-        return issues
-    places = [(n, line) for n, c in enumerate(cells, 1) for line in range(1, c.count("\n") + 2)]
-    located = [(issue, *places[issue.line - 1]) for issue in issues]
-    return [dataclasses.replace(issue, cell=cell, line=line) for issue, cell, line in located]
+    counts = [text.count("\n") + 1 for text in code]
+    places = [(c, line) for c, n in zip(cells, counts, strict=True) for line in range(1, n + 1)]
+    located = [_located(issue, *places[issue.line - 1]) for issue in found]
+    located += [_unreadable(cell) for cell in cells if cell.problem]
+    return sorted(located, key=lambda issue: (issue.cell or 0, issue.line))
 
 
-def _parse(source: str, where: str) -> ast.Module:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return ast.parse(source)
-    except (SyntaxError, ValueError) as error:  # the latter for NUL characters, in Python 3.11
-        line, problem = getattr(error, "lineno", None) or 1, getattr(error, "msg", error)
-        raise InputError(f"{where}, line {line}: this is not Python: {problem}.") from None
+def _located(issue: Issue, cell: notebook.Cell, line: int) -> Issue:
+    return dataclasses.replace(issue, cell=cell.number, line=line)
 
 
-def _cells(source: str, name: str) -> list[str] | None:
-    """Returns a notebook's code cells as Python, or None if the source is a script."""
-    try:
-        cells = [cell for cell in json.loads(source)["cells"] if cell["cell_type"] == "code"]
-        return [_without_magics("".join(cell["source"])) for cell in cells]
-    except (ValueError, TypeError, KeyError) as error:
-        if name.endswith(".ipynb"):
-            line = getattr(error, "lineno", 1)
-            raise InputError(f"{name}, line {line}: not a Jupyter notebook ({error}).") from None
-        return None
-
-
-def _without_magics(code: str) -> str:
-    """Replaces Jupyter's own syntax, keeping line numbers."""
-    language = re.match(r"\s*%%(\w+)", code)
-    if language and language[1] not in ("capture", "prun", "time", "timeit"):
-        return "\n" * code.count("\n")
-    try:
-        _parse(code, "")
-    except InputError:  # in valid Python a line that begins with % continues an expression
-        line = r"(?m)^([ \t]*)(?:%%?[a-z]|!|\?|[\w.]+\?{1,2}[ \t]*$)(?:.*\\\n)*.*"
-        code = re.sub(line, lambda match: f"{match[1]}pass" + "\n" * match[0].count("\n"), code)
-        code = re.sub(r"(?m)^([ \t]*\w[\w, ]*=[ \t]*)(?:!|%[a-z]).*", r"\1None", code)
-    return code
+def _unreadable(cell: notebook.Cell) -> Issue:
+    line, problem = cell.problem or (1, "")
+    return Issue(
+        line, "breaks", f"this cell is left out: it is not Python: {problem}.", cell.number
+    )
 
 
 _OURS = "`from asl_fast import ImageDataGenerator`"
-_LAYER_MODULES = (
-    "advanced_activations|attention|convolutional|convolutional_recurrent|core|cudnn_recurrent|"
-    "embeddings|experimental|local|merge|merging|noise|normalization|pooling|preprocessing|"
-    "recurrent|reshaping|rnn|wrappers"
-)
-# Names that no longer exist, and what to write instead.
-_GONE = {
-    r"keras\.preprocessing\.image\.(ImageDataGenerator|\w*Iterator)\b": "is gone: write "
-    f"{_OURS}, or take it from tensorflow.keras.preprocessing.image, the only place that still has "
-    "it.",
-    r"keras_preprocessing\b": f"is gone: write {_OURS}, and take the rest from "
-    "tensorflow.keras.preprocessing.",
-    r"tensorflow\.python\.keras\.(Sequential|Model|models|layers|optimizers|datasets|applications|"
-    r"preprocessing)\b": "is a remnant of Keras 2 that no longer works, and Keras 3 rejects its "
-    "objects: import from tensorflow.keras instead.",
-    r"(tensorflow\.)?keras\.utils\.np_utils\b": "is gone: write "
-    "`from keras.utils import to_categorical`.",
-    rf"(tensorflow\.)?keras\.layers\.({_LAYER_MODULES})\b": "is gone, as all layers are now in "
-    "keras.layers itself: write `from keras.layers import …`.",
-}
 _AUGMENTATIONS = (
     *("rotation_range", "width_shift_range", "height_shift_range", "brightness_range"),
     *("shear_range", "zoom_range", "channel_shift_range", "horizontal_flip", "vertical_flip"),
@@ -145,6 +102,7 @@ Issues = Iterator[Issue]
 
 def _issues(script: Script) -> Issues:
     yield from _gone_names(script)
+    yield from _old_attributes(script)
     yield from _old_accuracy(script)
     for generator in script.generators:
         yield from _shifts(generator)
@@ -158,12 +116,39 @@ def _gone_names(script: Script) -> Issues:
     """Reports each name once, at its first use."""
     seen = set()
     for path, line, may_fail in script.names:
-        for pattern, advice in _GONE.items():
-            gone = re.match(pattern, path)
-            if gone and gone[0] not in seen:
-                seen.add(gone[0])
-                if not may_fail:
-                    yield Issue(line, "breaks", f"`{gone[0]}` {advice}")
+        gone = _gone(path)
+        if gone and gone[0] not in seen:
+            seen.add(gone[0])
+            if not may_fail:
+                yield Issue(line, "breaks", f"`{gone[0]}` is gone: {gone[1]}")
+
+
+def _gone(path: str) -> tuple[str, str] | None:
+    """Returns (the part of a dotted path that is gone, what to write instead), or None."""
+    if name := re.match(r"keras\.preprocessing\.image\.(ImageDataGenerator|\w*Iterator)\b", path):
+        return name[0], (
+            f"write {_OURS}, or take it from tensorflow.keras.preprocessing.image, the only place "
+            "that still has it."
+        )
+    if path.startswith("keras_preprocessing"):
+        rest = "and take the rest from tensorflow.keras.preprocessing."
+        return "keras_preprocessing", f"write {_OURS}, {rest}"
+    if moved := old_spellings.old_module(path):
+        return moved[0], f"write `from {moved[1]} import …`."
+    for pattern, advice in old_spellings.GONE.items():
+        if match := re.match(pattern, path):
+            return match[0], advice
+    today = old_spellings.name_today(path)
+    return (path, f"write `{today.removeprefix('builtins.')}`.") if today else None
+
+
+def _old_attributes(script: Script) -> Issues:
+    for node in script.attribute_nodes:
+        name = ast.unparse(node)
+        for old, today in old_spellings.ATTRIBUTES.items():
+            if name.endswith(f".{old}"):
+                message = f"`{old}` is gone: write `{name.removesuffix(old)}{today}`."
+                yield Issue(node.lineno, "breaks", message)
 
 
 def _old_accuracy(script: Script) -> Issues:
@@ -171,8 +156,9 @@ def _old_accuracy(script: Script) -> Issues:
     for node in script.subscripts:
         key = script.value(node.slice)
         of_history = isinstance(node.value, ast.Attribute) and node.value.attr == "history"
-        if of_history and key in ("acc", "val_acc") and "acc" not in script.metrics:
-            today = f"{ast.unparse(node.value)}[{key.replace('acc', 'accuracy')!r}]"
+        today = old_spellings.metric_today(key) if isinstance(key, str) else None
+        if of_history and today and "acc" not in script.metrics:
+            today = f"{ast.unparse(node.value)}[{today!r}]"
             yield Issue(
                 node.lineno, "breaks", f"the history no longer has {key!r}: write `{today}`."
             )
@@ -184,14 +170,14 @@ def _shifts(generator: Generator) -> Issues:
         generator.options.get(f"{side}_shift_range", 0) for side in ("width", "height")
     )
     for side, n in (("width", width), ("height", height)):
-        if isinstance(n, int) and n > 0:
+        if isinstance(n, int) and is_number(n) and n > 0:
             effect = "never shifts" if n == 1 else f"shifts by less than {n} pixels"
             message = (
                 f"{side}_shift_range={n} {effect}, because an int n means -(n-1) to n-1 pixels: "
                 f"write {n}.0 for up to {n}."
             )
             yield Issue(generator.line, "wrong", message)
-    if width != height and generator.off() and not (is_unknown(width) or is_unknown(height)):
+    if is_number(width) and is_number(height) and width != height and generator.off():
         message = (
             "this class swaps the two shifts (tensorflow issue 82838; asl_fast repeats it): "
             f"width_shift_range={width} moves up and down, height_shift_range={height} left and "
@@ -290,14 +276,16 @@ def _layers_without_xla(call: Call) -> Issues:
         yield Issue(call.line, "slow", message)
 
 
+def _is_model(call: Call) -> bool:
+    return f"{call.owner}.compile" in call.script.attributes
+
+
 def _gone_methods(call: Call) -> Issues:
     if call.method in call.script.functions:
         return
-    if call.method in [f"{reader}_generator" for reader in READERS]:
-        message = (
-            f"`{call.method}` is gone: write `{call.owner}.{call.model_method}(…)`, with the same "
-            "iterator."
-        )
+    today = old_spellings.METHODS.get(call.method)
+    if today and (call.method.endswith("_generator") or _is_model(call)):
+        message = f"`{call.method}` is gone: write `{call.owner}.{today}(…)`, with the same data."
         yield Issue(call.line, "breaks", message)
     if call.method == "predict_classes":
         message = (
@@ -314,15 +302,73 @@ def _gone_next(call: Call) -> Issues:
 
 
 def _gone_arguments(call: Call) -> Issues:
-    """In Keras 3 these are attributes of the data."""
-    for name in ("workers", "use_multiprocessing", "max_queue_size"):
-        if call.model_method in READERS and name in call.nodes:
-            node = call.nodes[name]
-            message = (
-                f"`{call.model_method}` no longer takes `{name}`: leave it out, or set it on "
-                f"Keras's iterator with `iterator.{name} = {shown(node)}`."
-            )
-            yield Issue(node.lineno, "breaks", message)
+    owner = old_spellings.owner_of(call.path)
+    if call.model_method in READERS or (call.method and _is_model(call)):
+        owner = f"Model.{call.model_method}"
+    for name, row in old_spellings.keywords_of(owner).items():
+        if name not in call.nodes or (row.kind == "wrong" and not call.values[name]):
+            continue
+        node, value = call.nodes[name], call.values[name]
+        if row.none_alone and value is not None:
+            continue
+        today = dict(row.values).get(value) if isinstance(value, str) else None
+        if row.old == row.new and today is None:
+            continue
+        if row.advice:
+            rate = next((shown(call.nodes[k]) for k in _RATES if k in call.nodes), "…")
+            advice = row.advice.format(name=name, value=shown(node), rate=rate)
+            verb = "ignores" if row.kind == "wrong" else "no longer takes"
+            message = f"`{owner.rpartition('.')[2]}` {verb} `{name}`: {advice}."
+        else:
+            given = repr(today) if today else shown(node)
+            message = f"`{name}` was renamed: write `{row.new}={given}`."
+        yield Issue(node.lineno, row.kind, message)
+
+
+_RATES = (0, "learning_rate", "lr")
+
+
+def _gone_values(call: Call) -> Issues:
+    metrics = call.values.get("metrics")
+    if call.method == "compile" and isinstance(metrics, str):
+        message = f"`metrics` must be a list: write `metrics=[{metrics!r}]`."
+        yield Issue(call.nodes["metrics"].lineno, "breaks", message)
+    style = call.values.get(0)
+    today = old_spellings.style_today(style) if isinstance(style, str) else None
+    if today and call.path.endswith("style.use"):
+        message = f"Matplotlib's style {style!r} was renamed: write {today!r}."
+        yield Issue(call.line, "breaks", message)
+    monitor, metrics = call.values.get("monitor"), call.script.metrics
+    today = old_spellings.metric_today(monitor) if isinstance(monitor, str) else None
+    if today and "acc" not in metrics and re.match(rf"{KERAS}\w", call.path):
+        message = f"there is no {monitor!r} to monitor: write `monitor={today!r}`."
+        yield Issue(call.nodes["monitor"].lineno, "wrong", message)
+    key = call.values.get(0)
+    today = old_spellings.metric_today(key) if isinstance(key, str) else None
+    if call.method == "get" and call.owner == "logs" and today and "acc" not in metrics:
+        message = f"the logs no longer have {key!r}: write `logs.get({today!r})`."
+        yield Issue(call.line, "breaks", message)
+    if old_spellings.owner_of(call.path) == "layers.Convolution2D" and 2 in call.nodes:
+        filters, height, width = (shown(call.nodes[place]) for place in range(3))
+        message = (
+            f"today the third number is the stride: write `Conv2D({filters}, ({height}, {width}))`."
+        )
+        yield Issue(call.line, "wrong", message)
+
+
+def _fit_data(call: Call) -> Issues:
+    if call.model_method not in READERS:
+        return
+    data = next((call.nodes[key] for key in (0, "x", "generator") if key in call.nodes), None)
+    if isinstance(call.data, Batches) and "batch_size" in call.nodes:
+        message = "`batch_size` is ignored beside an iterator, which has its own: leave it out."
+        yield Issue(call.nodes["batch_size"].lineno, "wrong", message)
+    if isinstance(data, ast.Call) and getattr(data.func, "id", "") == "zip":
+        message = (
+            f"`{call.model_method}` no longer takes a zip: write "
+            f"`(pair for pair in {shown(data)})`, and give `steps_per_epoch`."
+        )
+        yield Issue(call.line, "breaks", message)
 
 
 def _step_counts(call: Call) -> Issues:
@@ -355,12 +401,25 @@ def _file_endings(call: Call) -> Issues:
     methods = ("compile", "fit", "fit_generator")
     is_model = any(f"{call.owner}.{method}" in call.script.attributes for method in methods)
     path = call.values.get(0, call.values.get("filepath"))
-    if not isinstance(path, str) or path.endswith((".keras", ".h5", ".hdf5")):
+    if not isinstance(path, str):
+        return
+    if re.fullmatch(rf"{KERAS}ModelCheckpoint", call.path):
+        weights = call.values.get("save_weights_only") is True
+        today = old_spellings.weights_file(path) if weights else None
+        today = today or old_spellings.model_file(path, checkpoint=True)
+        if today != path and not is_unknown(call.values.get("save_weights_only", False)):
+            message = f"`ModelCheckpoint` rejects the file's ending: write {today!r}."
+            yield Issue(call.line, "breaks", message)
+    if call.method == "save_weights" and is_model and old_spellings.weights_file(path) != path:
+        today = old_spellings.weights_file(path)
+        message = f"weights must end in .weights.h5: write `{call.owner}.save_weights({today!r})`."
+        yield Issue(call.line, "breaks", message)
+    if path.endswith((".keras", ".h5", ".hdf5")):
         return
     if call.model_method == "save" and is_model:
         message = (
             f"Keras 3 can't tell the format from {path!r}: write `{call.owner}.save("
-            f"{path.rstrip('/') + '.keras'!r})`, or `{call.owner}.export({path!r})` for a "
+            f"{old_spellings.model_file(path)!r})`, or `{call.owner}.export({path!r})` for a "
             "TensorFlow SavedModel."
         )
         yield Issue(call.line, "breaks", message)
@@ -370,23 +429,6 @@ def _file_endings(call: Call) -> Issues:
             f"load that, or write `keras.layers.TFSMLayer({path!r})` to predict with a SavedModel."
         )
         yield Issue(call.line, "breaks", message)
-
-
-def _optimizer_arguments(call: Call) -> Issues:
-    optimizers = "Adadelta|Adagrad|Adam|Adamax|AdamW|Nadam|RMSprop|SGD"
-    if not re.fullmatch(rf"{KERAS}({optimizers})", call.path):
-        return
-    rates = [shown(call.nodes[key]) for key in (0, "learning_rate", "lr") if key in call.nodes]
-    if "lr" in call.nodes:
-        message = f"`lr` was renamed: write `learning_rate={rates[0]}`."
-        yield Issue(call.nodes["lr"].lineno, "breaks", message)
-    if call.values.get("decay"):
-        decay = call.nodes["decay"]
-        message = (
-            "Keras 3 ignores `decay`, and the learning rate stays as it is: write `learning_rate="
-            f"keras.optimizers.schedules.InverseTimeDecay({[*rates, '…'][0]}, 1, {shown(decay)})`."
-        )
-        yield Issue(decay.lineno, "wrong", message)
 
 
 def _order_of_predictions(call: Call) -> Issues:
@@ -409,8 +451,9 @@ _CALL_RULES: tuple[Callable[[Call], Issues], ...] = (
     _gone_methods,
     _gone_next,
     _gone_arguments,
+    _gone_values,
+    _fit_data,
     _step_counts,
     _file_endings,
-    _optimizer_arguments,
     _order_of_predictions,
 )

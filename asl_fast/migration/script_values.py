@@ -26,7 +26,8 @@ __all__ = [
     "shown",
 ]
 
-# Values are Python's own numbers, strings, lists and dictionaries, and the following.
+# Values are Python's own numbers, strings, lists and dictionaries, and the following. Lists within
+# lists may double with every line of a script, so none is printed or compared with another.
 
 UNKNOWN: Any = object()
 
@@ -99,7 +100,10 @@ def dotted(node: ast.AST) -> str:
 
 def shown(node: ast.AST) -> str:
     """Returns an expression as text for a message, shortened if it is long."""
-    text = ast.unparse(node)
+    try:
+        text = ast.unparse(node)
+    except ValueError:  # Python prints no integers of over 4,300 digits
+        return "…"
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
@@ -146,6 +150,7 @@ class Script(ast.NodeVisitor):
     def __init__(self, module: ast.Module) -> None:
         nodes = list(ast.walk(module))
         attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+        self.attribute_nodes = attributes
         self.attributes = set(map(dotted, attributes))
         self.maps_data = any(node.attr == "map" for node in attributes)
         self.functions = {n.name for n in nodes if isinstance(n, _Function)}

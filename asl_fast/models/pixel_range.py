@@ -82,12 +82,15 @@ def read(model: keras.Model) -> str | None:
     return _read(model, lambda images: images)
 
 
-def _read(model: Any, before: Callable[[Any], Any]) -> str | None:
+def _read(
+    model: Any, before: Callable[[Any], Any], shape: tuple[int, ...] | None = None
+) -> str | None:
     if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
         return _read_layers(flatten_layers(model))
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         return None
-    shape = tuple(side or _UNKNOWN_SIDE for side in model.inputs[0].shape[1:])
+    # What comes before a nested model may change the shape.
+    shape = shape or tuple(side or _UNKNOWN_SIDE for side in model.inputs[0].shape[1:])
     result = last = None
     behind_weights: set[int] = set()
     for operation, inputs, outputs in graph_nodes(keras.Model(model.inputs, model.outputs)):
@@ -96,7 +99,7 @@ def _read(model: Any, before: Callable[[Any], Any]) -> str | None:
         is_behind = any(id(tensor) in behind_weights for tensor in inputs)
         if not is_behind and isinstance(operation, keras.Model):
             earlier = _function(model, inputs[0])
-            result = _read(operation, _chain(before, earlier)) or result
+            result = _read(operation, _chain(before, earlier), shape) or result
         if is_behind or _has_weights(operation):
             behind_weights.update(id(tensor) for tensor in outputs)
             continue

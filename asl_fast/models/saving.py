@@ -1,6 +1,8 @@
 """Model files: Keras's own format, with the letters of the outputs and the range of the pixels."""
 
 import json
+import logging
+import string
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,20 +10,17 @@ from typing import Any
 
 import keras
 
-from asl_fast.models import pixel_range
+from asl_fast.models import limits, pixel_range
 from asl_fast.system.errors import InputError
-from asl_fast.system.private_api import unreadable_model_reason
+from asl_fast.system.private_api import unreadable_model_reason, variables_limited
 from asl_fast.system.storage import replacing
 
-# Keras finds the layers of a saved model by name, once their modules are imported.
-from asl_fast.transforms import random_augment, standardize  # noqa: F401
-
-__all__ = ["EXPANSION", "load_model", "read_letters", "save_model"]
-
-EXPANSION = 100  # allowed ratio of expanded to compressed size; Keras does not compress
+__all__ = ["find_letters", "load_model", "read_letters", "save_model"]
 
 # A member of the `.keras` zip archive. Keras ignores it on loading, and drops it on saving again.
 _METADATA = "asl_fast.json"
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")  # of files that Keras loads
 
@@ -58,13 +57,14 @@ def load_model(path: Path) -> keras.Model:
         path: A `.keras` or HDF5 file, or the folder of a run.
 
     Raises:
-        InputError: The file is missing or damaged, contains Python code, or expands to more than
-            `EXPANSION` times its size.
+        InputError: The file is missing or damaged, contains Python code, or asks for more memory
+            than `limits` allows.
     """
     path = _model_file(path)
     try:
-        _check_expansion(path)
-        model = keras.saving.load_model(path, compile=False)
+        with variables_limited(limits.check_file(path)):
+            model = keras.saving.load_model(path, compile=False)
+        limits.check_activations(model)
     except Exception as error:  # Keras raises exceptions of many kinds
         reason = _explain(path, error)
         raise InputError(f"{path} can't be loaded as a Keras model: {reason}") from None
@@ -99,11 +99,39 @@ def read_letters(path: Path) -> tuple[str, ...] | None:
     return None if facts is None else tuple(facts["letters"])
 
 
+def find_letters(
+    path: Path, model: keras.Model, letters: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
+    """Returns the letters of a model's outputs, in their order, or None if nothing tells.
+
+    Args:
+        path: As for `load_model`.
+        model: The model from there, with one output (None, k).
+        letters: Replaces those in the file. 25 or 26 outputs whose letters neither tells are taken
+            for A to Y or A to Z, as Kaggle's tables number them, with a warning.
+
+    Raises:
+        InputError: As for `read_letters`.
+    """
+    known = tuple(letters) if letters is not None else read_letters(path)
+    outputs = model.output_shape[-1]
+    if known is not None or outputs not in (25, 26):
+        return known
+    _log.warning(
+        "%s has %d outputs, which are taken for the letters A to %s; Kaggle's tables have no %s.",
+        path,
+        outputs,
+        string.ascii_uppercase[outputs - 1],
+        "J" if outputs == 25 else "J and no Z",
+    )
+    return tuple(string.ascii_uppercase[:outputs])
+
+
 def _read_metadata(path: Path) -> dict[str, Any] | None:
     if not zipfile.is_zipfile(path):  # HDF5
         return None
     try:
-        _check_expansion(path)
+        limits.check_file(path)
         with zipfile.ZipFile(path) as archive:
             if _METADATA not in archive.namelist():
                 return None
@@ -113,20 +141,9 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
             raise TypeError
         if pixels not in pixel_range.RANGES:
             raise ValueError
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError):
+    except Exception:  # zipfile and json raise exceptions of many kinds
         raise InputError(f"The letters in {path} are damaged.") from None
     return facts
-
-
-def _check_expansion(path: Path) -> None:
-    """Raises a `ValueError` for a zip bomb."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        # The declared sizes suffice: zipfile reads no more of a member than it declares.
-        size = sum(member.file_size for member in archive.infolist())
-    if size > EXPANSION * path.stat().st_size:
-        raise ValueError(f"it expands to {size:,} bytes, more than {EXPANSION} times its size")
 
 
 def _model_file(path: Path) -> Path:

@@ -7,28 +7,34 @@ library.
 """
 
 import contextlib
+import math
 import pkgutil
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
     "KERAS_APPLICATIONS",
+    "KERAS_FUNCTIONAL",
     "KERAS_GENERATOR",
     "KERAS_GENERATOR_HOMES",
-    "KERAS_LOADER_HOMES",
+    "KERAS_ROOTS",
     "PRIVATE_ATTRIBUTES",
     "PRIVATE_NAMES",
+    "TENSORFLOW_KERAS_2",
     "UNEXPECTED_COUNT",
     "UNPARSED_RECORD",
     "build_symbolically",
+    "called_by_keras",
     "compile_metrics",
     "dataset_and_ancestors",
     "file_error_reason",
     "flatten_layers",
+    "forget_custom_gradients",
     "graph_nodes",
     "output_operation",
-    "ragged_row",
     "silence_retracing_warning",
     "strategy_of",
     "unreadable_model_reason",
@@ -39,12 +45,13 @@ __all__ = [
 # The module of Keras's own `ImageDataGenerator` and iterators, by which they are recognised, and
 # the others that scripts import it from.
 KERAS_GENERATOR = "keras.src.legacy.preprocessing.image"
-KERAS_GENERATOR_HOMES = (
-    "keras.preprocessing.image",
-    "keras._tf_keras.keras.preprocessing.image",
-    KERAS_GENERATOR,
-)
-KERAS_LOADER_HOMES = ("keras.models", "keras.saving", "keras._tf_keras.keras.models")
+# Keras as scripts import it; the last is another copy of the second.
+KERAS_ROOTS = ("keras", "tensorflow.keras", "keras._tf_keras.keras")
+KERAS_GENERATOR_HOMES = (*(f"{root}.preprocessing.image" for root in KERAS_ROOTS), KERAS_GENERATOR)
+# The class that `keras.Model(inputs, outputs)` makes.
+KERAS_FUNCTIONAL = "keras.src.models.functional:Functional"
+# TensorFlow's remnant of Keras 2.
+TENSORFLOW_KERAS_2 = "tensorflow.python.keras"
 # Functions of these modules take whole batches of tensors.
 KERAS_APPLICATIONS = "keras.src.applications"
 
@@ -52,6 +59,12 @@ KERAS_APPLICATIONS = "keras.src.applications"
 _IMPORTED = {
     # Subclassed: `tf.data.Iterator` is its abstract base.
     "OwnedIterator": "tensorflow.python.data.ops.iterator_ops:OwnedIterator",
+    # Subclassed: `keras.preprocessing.image` lacks them, where TensorFlow's copy of Keras has them.
+    "KerasGenerator": f"{KERAS_GENERATOR}:ImageDataGenerator",
+    "KerasIterator": f"{KERAS_GENERATOR}:Iterator",
+    "KerasNumpyArrayIterator": f"{KERAS_GENERATOR}:NumpyArrayIterator",
+    "KerasDirectoryIterator": f"{KERAS_GENERATOR}:DirectoryIterator",
+    "KerasDataFrameIterator": f"{KERAS_GENERATOR}:DataFrameIterator",
     # Public functions tell how much memory is used, not how much may be.
     "list_local_devices": "tensorflow.python.client.device_lib:list_local_devices",
     # Only switching it on is public.
@@ -60,17 +73,22 @@ _IMPORTED = {
     "get_registered_kernels": "tensorflow.python.framework.kernels:get_registered_kernels_for_op",
     "get_op_def": "tensorflow.python.framework.op_def_registry:get",
     "register_xla_kernels": "tensorflow.python.util.pywrap_xla_ops:get_gpu_kernel_names",
+    # Nothing public unregisters the gradient of a function.
+    "gradient_registry": "tensorflow.python.framework.ops:gradient_registry",
 }
 
 # Everything private that can be looked up by name, as `pkgutil.resolve_name` takes it.
 PRIVATE_NAMES = (
     *_IMPORTED.values(),
     *KERAS_GENERATOR_HOMES,
-    *KERAS_LOADER_HOMES,
+    *KERAS_ROOTS,
+    KERAS_FUNCTIONAL,
+    TENSORFLOW_KERAS_2,
     KERAS_APPLICATIONS,
     "keras:Model._flatten_layers",
     "keras:Model._symbolic_build",
-    "keras:optimizers.Muon._should_use_adamw",  # overridden by `KernelMuon`
+    "keras:optimizers.Optimizer._get_variable_index",  # used by `KernelMuon`, as by Keras's own
+    "keras:Variable._initialize_with_initializer",  # also overridden
     "tensorflow:data.Dataset._inputs",  # also overridden by the generator's iterators
 )
 
@@ -89,15 +107,16 @@ PRIVATE_ATTRIBUTES = (
 def __getattr__(name: str) -> Any:
     if name not in _IMPORTED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return pkgutil.resolve_name(_IMPORTED[name])
+    globals()[name] = found = pkgutil.resolve_name(_IMPORTED[name])
+    return found
 
 
 # Keras
 
 
-def flatten_layers(model: Any, *, include_self: bool = False) -> list[Any]:
+def flatten_layers(model: Any, *, include_self: bool = False, recursive: bool = True) -> list[Any]:
     """Returns all layers, those within wrappers and nested models too, unlike `model.layers`."""
-    return model._flatten_layers(include_self=include_self)
+    return model._flatten_layers(include_self=include_self, recursive=recursive)
 
 
 def output_operation(tensor: Any) -> Any:
@@ -112,6 +131,34 @@ def graph_nodes(functional: Any) -> list[tuple[Any, list[Any], list[Any]]]:
         for depth in sorted(functional._nodes_by_depth, reverse=True)
         for node in functional._nodes_by_depth[depth]
     ]
+
+
+@contextlib.contextmanager
+def variables_limited(most: int) -> Iterator[None]:
+    """Refuses to initialize variables, within the block and its thread, of more bytes in all."""
+    import keras
+    import tensorflow as tf
+
+    make, thread = keras.Variable._initialize_with_initializer, threading.get_ident()
+    taken = 0
+
+    def limited(variable: Any, initializer: Any) -> None:
+        nonlocal taken
+        if threading.get_ident() == thread:
+            taken += math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+            check()
+        make(variable, initializer)
+
+    def check() -> None:
+        if taken > most:
+            raise ValueError(f"it describes weights of {taken:,} bytes, which it does not hold")
+
+    keras.Variable._initialize_with_initializer = limited
+    try:
+        yield
+    finally:
+        keras.Variable._initialize_with_initializer = make
+    check()  # as Keras passes over some errors
 
 
 def compile_metrics(model: Any) -> Any:
@@ -145,6 +192,12 @@ def validation_split(generator: Any) -> float:
     return generator._validation_split
 
 
+def called_by_keras() -> bool:
+    """Returns whether Keras called the function that asks."""
+    caller: Any = sys._getframe(2)
+    return caller.f_globals.get("__name__", "").startswith("keras.")
+
+
 # TensorFlow
 
 
@@ -160,6 +213,16 @@ def silence_retracing_warning(function: Any) -> None:
     function._omit_frequent_tracing_warning = True
 
 
+def forget_custom_gradients(graph: Any) -> None:
+    """Unregisters the custom gradients of a traced graph whose gradients have been taken.
+
+    TensorFlow registers one for each use, for good, and it holds the whole graph.
+    """
+    registered = pkgutil.resolve_name(_IMPORTED["gradient_registry"])._registry
+    for operation in graph.get_operations():
+        registered.pop(operation.node_def.attr["_gradient_op_type"].s.decode(), None)
+
+
 # Error texts
 
 # Of `tf.io.parse_example`, whose message ends at a NUL within the record.
@@ -171,12 +234,6 @@ UNEXPECTED_COUNT = "was expected to contain"
 def file_error_reason(error: Any) -> str:
     """Returns the operating system's reason from a `tf.errors.OpError`, which follows the path."""
     return error.message.splitlines()[0].rpartition("; ")[2]
-
-
-def ragged_row(error: Exception) -> tuple[int, int, int] | None:
-    """Returns (cells expected, line, cells found) if pandas failed on a row of another length."""
-    match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def unreadable_model_reason(error: Exception) -> str:

@@ -8,7 +8,6 @@ import logging
 import math
 import shutil
 import signal
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from asl_fast.system.errors import InputError
-from asl_fast.system.storage import make_folder, replacing
+from asl_fast.system.signals import handled
+from asl_fast.system.storage import make_folder, open_file, replacing
 
 __all__ = ["Checkpointing", "Checkpoints"]
 
@@ -69,7 +69,19 @@ def _parsed(payload: bytes) -> _Saved:
     steps = facts["steps"]
     if not (facts["epoch"] >= 0 and 0 <= facts["step"] <= (1 if steps is None else steps)):
         raise ValueError(f"its step is {facts['step']} of {steps}")
+    for name, row in {**facts["history"], "epochs": facts["epochs"]}.items():
+        if not isinstance(row, list) or not all(isinstance(n, int | float) for n in row):
+            raise ValueError(f"its {name} is {row!r}"[:80])
     return _Saved(facts, values)
+
+
+def _fits(variable: keras.Variable, value: np.ndarray) -> bool:
+    """Returns whether a value is a variable's; NumPy loads bfloat16 as raw bytes."""
+    dtype = np.dtype(tf.as_dtype(variable.dtype).as_numpy_dtype)
+    return value.shape == variable.shape and value.dtype in (
+        dtype,
+        np.dtype((np.void, dtype.itemsize)),
+    )
 
 
 class Checkpoints:
@@ -161,7 +173,8 @@ class Checkpoints:
         """
         for path in reversed(self._paths()):
             try:
-                content = path.read_bytes()
+                with open_file(path) as file:
+                    content = file.read()
             except OSError as error:
                 _log.warning("%s can't be read (%s).", path, error.strerror)
                 continue
@@ -174,18 +187,12 @@ class Checkpoints:
             except Exception as error:  # reading archives and headers raises many kinds
                 _log.warning("%s is not a checkpoint of this package (%s).", path, error)
                 continue
-            self._check(saved.facts.pop("identity"))
+            self.check(saved.facts.pop("identity"))
             return saved
         return None
 
-    def clear(self) -> None:
-        """Removes the folder of a training that has finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _paths(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
-
-    def _check(self, identity: Mapping[str, Any]) -> None:
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Raises an `InputError` if this is another training's identity; names the difference."""
         for name in self._identity | identity:  # in the given order
             before, now = identity.get(name), self._identity.get(name)
             if before != now:
@@ -193,6 +200,13 @@ class Checkpoints:
                     f"The training in {self.folder} was begun with another {name}: {before}, and "
                     f"now it is {now}. Restore the former, or choose another folder."
                 )
+
+    def clear(self) -> None:
+        """Removes the folder of a training that has finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
 
 class Checkpointing(keras.callbacks.Callback):
@@ -265,8 +279,7 @@ class Checkpointing(keras.callbacks.Callback):
         facts, values = self._saved
         self._saved = None
         variables = self._variables(model, within=facts["step"] > 0)
-        wanted = [(variable.shape, tf.as_dtype(variable.dtype).size) for variable in variables]
-        if wanted != [(value.shape, value.dtype.itemsize) for value in values]:
+        if len(variables) != len(values) or not all(map(_fits, variables, values)):
             raise InputError(
                 f"The checkpoint in {self._checkpoints.folder} belongs to another model or "
                 "optimizer. Choose another folder."
@@ -282,7 +295,13 @@ class Checkpointing(keras.callbacks.Callback):
             variable.assign(typed)
         self._history, self._epochs = facts["history"], facts["epochs"]
         for callback, state in zip(self._stateful, facts["callbacks"], strict=True):
-            callback.set_state(state)
+            try:
+                callback.set_state(state)
+            except Exception as error:
+                raise InputError(
+                    f"{type(callback).__name__} can't continue from the checkpoint in "
+                    f"{self._checkpoints.folder} ({error!r}). Choose another folder."
+                ) from error
 
     def put_history(self, model: keras.Model) -> None:
         """Puts the earlier epochs into the model's history."""
@@ -328,21 +347,19 @@ class Checkpointing(keras.callbacks.Callback):
     def __enter__(self) -> Self:
         """Makes SIGINT and SIGTERM stop the training after a checkpoint, a second one at once.
 
-        Only the main thread receives signals; in others this does nothing.
+        See `signals.handled` for where this does nothing.
         """
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._stop)
+        self._handled = handled(self._stop)
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handled.__exit__(None, None, None)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopped_by = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _save_or_stop(self, due: bool = False, saved: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 import keras
 
-from asl_fast.models.kernel_muon import KernelMuon
 from asl_fast.models.network import Network
 from asl_fast.models.optimizer import build_optimizer
 from asl_fast.models.recipe import Recipe
@@ -35,9 +34,7 @@ def compiled_model(
         portable: Bool. True gives it an optimizer that Keras can load, with its state.
     """
     model = network.build(shape, classes, policy, recipe.batch_norm_momentum)
-    optimizer = build_optimizer(recipe, steps)
-    if portable and isinstance(optimizer, KernelMuon):
-        optimizer = keras.optimizers.Muon.from_config(optimizer.get_config())
+    optimizer = build_optimizer(recipe, steps, portable=portable)
     if policy == "mixed_float16":
         # Small gradients would become zero in float16.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

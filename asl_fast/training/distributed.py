@@ -21,9 +21,9 @@ from asl_fast.system import private_api
 from asl_fast.system.device import Choice
 from asl_fast.system.errors import InputError
 from asl_fast.training.loop import Loop
-from asl_fast.training.source import StoredSource
-from asl_fast.training.step import preparing
-from asl_fast.training.targets import fitting_labels
+from asl_fast.training.source import Source
+from asl_fast.training.step import preparing, step_data
+from asl_fast.training.targets import has_own_step
 
 __all__ = ["STRATEGIES", "DistributedLoop", "choose", "distributed", "is_chief"]
 
@@ -74,7 +74,7 @@ def is_chief(strategy: Any) -> bool:
 @contextlib.contextmanager
 def distributed(
     model: keras.Model,
-    source: StoredSource,
+    source: Source,
     class_weight: Mapping[int, float] | None,
     span: Span,
     steps_per_execution: int,
@@ -90,7 +90,6 @@ def distributed(
         steps_per_execution: As for `DistributedLoop`.
     """
     strategy = private_api.strategy_of(model)
-    fitting = fitting_labels(model)
     rebuilt: Callable[[Any], Any]
     spec: Any
 
@@ -100,16 +99,17 @@ def distributed(
         spec = dataset.element_spec
         return dataset
 
-    def prepare(values: Any) -> Any:
-        batch, weight = rebuilt(values)
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(source.prepare(batch))
-        own = tf.fill([tf.shape(tf.nest.flatten(x)[0])[0]], weight)
-        return x, fitting(y), own if weights is None else own * tf.cast(weights, tf.float32)
+    of_batch, own = step_data(model, source.prepare, class_weight), has_own_step(model)
 
-    with preparing(model, prepare, class_weight, steps_per_execution), _synchronized(model):
+    def data_of(values: Any) -> Any:
+        batch, weight = rebuilt(values)
+        data = of_batch(batch)
+        return data if own else _weighted(data, weight)
+
+    with preparing(model, data_of, steps_per_execution), _synchronized(model):
         batches = strategy.distribute_datasets_from_function(of_worker)
         with strategy.scope():
-            _create_variables(model, prepare, spec)
+            _create_variables(model, data_of, spec)
         with private_api.without_strategy(model):
             loop = DistributedLoop(
                 model, span, steps_per_execution, strategy=strategy, batches=iter(batches)
@@ -117,6 +117,24 @@ def distributed(
             model.train_function = loop
             model.test_function = _TestLoop(model, strategy)
             yield loop
+
+
+def _weighted(data: Any, weight: tf.Tensor) -> Any:
+    """Returns data whose rows weigh as the device's share of the batch does."""
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+
+    def of_rows(target: tf.Tensor) -> tf.Tensor:
+        # As many axes as the target has, so that Keras takes them for the rows' in any loss.
+        shape = tf.concat([tf.shape(target)[:1], tf.ones(target.shape.rank - 1, tf.int32)], 0)
+        return tf.fill(shape, weight)
+
+    if y is None:
+        return data
+    if weights is None:
+        weights = tf.nest.map_structure(of_rows, y)
+    else:
+        weights = tf.nest.map_structure(lambda w: weight * tf.cast(w, tf.float32), weights)
+    return x, y, weights
 
 
 @contextlib.contextmanager
@@ -135,9 +153,9 @@ def _synchronized(model: keras.Model) -> Iterator[None]:
             layer.synchronized = before
 
 
-def _create_variables(model: keras.Model, prepare: Callable[[Any], Any], spec: Any) -> None:
+def _create_variables(model: keras.Model, data_of: Callable[[Any], Any], spec: Any) -> None:
     """Creates those of optimizer and metrics, which no device may create on its own."""
-    prepared = tf.function(prepare, autograph=False).get_concrete_function(spec)
+    prepared = tf.function(data_of, autograph=False).get_concrete_function(spec)
     batch = tf.nest.map_structure(
         lambda s: None if s is None else keras.KerasTensor(s.shape, s.dtype.name),
         prepared.structured_outputs,

@@ -2,15 +2,16 @@
 
 import contextlib
 import math
+import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from asl_fast.data import service
-from asl_fast.data.pipeline import Span
+from asl_fast.data.pipeline import Span, mapped
 from asl_fast.data.records import Records, damage_in_words
 from asl_fast.generator.iterators import plain_errors
 from asl_fast.generator.keras_iterators import replace_keras_iterator
@@ -18,21 +19,23 @@ from asl_fast.system import device, private_api
 from asl_fast.system.errors import InputError
 from asl_fast.training import distributed, memory
 from asl_fast.training import precision as precisions
+from asl_fast.training.arguments import check_arguments, check_model, flat
+from asl_fast.training.arrays import as_arrays, is_arrays
 from asl_fast.training.checkpoint import Checkpointing, Checkpoints
-from asl_fast.training.feed import feed
+from asl_fast.training.feed import Feed, feed
 from asl_fast.training.fused_batch_norm import fused
 from asl_fast.training.loop import TrainingLoop, choose_steps_per_execution
+from asl_fast.training.preprocessing import Augmentation, repacked
 from asl_fast.training.source import (
     DEFAULT_BATCH_SIZE,
-    Augmentation,
     KerasSource,
     PreparedSource,
     Source,
     StoredSource,
     make_source,
 )
-from asl_fast.training.step import preparing
-from asl_fast.training.targets import check_labels, fitting_labels
+from asl_fast.training.step import preparing, step_data
+from asl_fast.training.targets import check_labels, fitting_labels, has_own_step
 from asl_fast.transforms.standardize import Standardize
 
 __all__ = ["fit", "traced"]
@@ -60,9 +63,10 @@ def fit(
     validation_batch_size: int | None = None,
     validation_freq: Any = 1,
     *,
-    augment: Augmentation = None,
-    standardize: Standardize | None = None,
-    seed: int = 0,
+    augment: Any = None,
+    standardize: Any = None,
+    targets: Any = None,
+    seed: int | None = 0,
     precision: str | None = None,
     jit: bool | str | None = None,
     resident: bool | None = None,
@@ -73,52 +77,49 @@ def fit(
 
     The arguments mean what they do in `keras.Model.fit`, except as stated here. Callbacks, metrics,
     progress bar and history are Keras's own. They see `model` itself, which holds no augmentation
-    and saves as the plain Keras model that it is.
+    and saves as the plain Keras model that it is. A `train_step` or `compute_loss` of the model's
+    own gets what Keras gives it; otherwise labels may be one-hot or integers, whatever the loss, if
+    the model's output shape is known.
 
     Args:
         model: Compiled.
-        x: One of
-
-            - an iterator from `flow`, `flow_from_directory` or `flow_from_dataframe` of an
-              `ImageDataGenerator`, Keras's own or this package's: the generator's options are
-              applied in the training step;
-            - arrays, as stored: images (n, height, width, channels), or a list that begins with
-              them;
-            - `Records`: images and labels, streamed from disk;
-            - a `tf.data.Dataset` of batches `(x, y)` or `(x, y, sample_weight)`, augmented anew at
-              each epoch, also where its length is unknown;
-            - anything else that `keras.Model.fit` takes, which is passed on.
-        y: Labels, where x is arrays.
-        batch_size: Int, where x is arrays or records; 32 by default. The last batch may be
-            smaller.
+        x: An iterator of an `ImageDataGenerator`, Keras's own or this package's, whose options are
+            applied in the training step; arrays, as stored, in Keras's structures; `Records`,
+            streamed from disk; a `tf.data.Dataset` of batches, augmented anew at each epoch; or
+            anything else that `keras.Model.fit` takes, which is passed on.
+        y: Labels, where x is arrays: arrays too, or lists of numbers.
+        batch_size: Int, where x is arrays or records; 32 by default. The last batch may be smaller.
         epochs: Int, the epoch to end before.
         verbose: As in Keras.
         callbacks: As in Keras.
-        validation_split: Float in [0, 1): the last part of the arrays, not augmented. Only for
-            arrays, as in Keras.
-        validation_data: As in Keras, or `Records`. Where x is arrays, records or a dataset, these
-            too are as stored, be they arrays, records or a dataset: `standardize`, or the
-            standardisation of `augment`, is applied. Iterators of a generator standardise by
-            themselves, and are left alone; so are arrays beside an iterator, as in Keras.
+        validation_split: The last part of the arrays, not augmented.
+        validation_data: As in Keras, or `Records`. Standardised as the training images are, but
+            for iterators of a generator, which do so by themselves, and arrays beside one.
         shuffle: Bool, whether arrays and records are shuffled, anew at each epoch. Records are
             shuffled by shards, then within 16,384 records or 256 MiB.
         class_weight: As in Keras; a class without one weighs 1.
-        sample_weight: One weight per row, where x is arrays.
+        sample_weight: As in Keras, where x is arrays.
         initial_epoch: Int. Arrays start with this epoch's order and augmentation.
-        steps_per_epoch: Number of batches per epoch, or None for one pass. A fraction is rounded
-            up. Passes follow one another endlessly, whatever their length.
-        validation_steps: Number of validation batches, or None for one pass; at most one pass.
+        steps_per_epoch: Batches per epoch, rounded up, or None for one pass. Passes follow one
+            another endlessly, whatever their length.
+        validation_steps: Validation batches, rounded up, or None; at most one pass.
         validation_batch_size: As in Keras.
         validation_freq: As in Keras.
-        augment: For arrays, records and datasets: what happens to the images at random. An
-            `ImageDataGenerator` standardises too. Where its `then` holds a layer that mixes images,
-            as `keras.layers.MixUp`, the labels are mixed too: integers become one-hot first, and
-            a loss that takes integers is refused.
-        standardize: For arrays, records and datasets: what follows the augmentation.
+        augment: `RandomAugment`, `AugmentOptions` or an `ImageDataGenerator`, which standardises
+            too. Where its `then` holds a layer that mixes images, as `keras.layers.MixUp`, labels
+            are mixed too: integers become one-hot first, and a loss that takes integers is refused.
+        standardize: `Standardize`: what follows the augmentation. Images are the inputs of rank 4.
+            Both may be lists or dictionaries as `x` is one, with a value for each input or None;
+            they must be where several images are augmented, or where dtypes and channels don't
+            tell what is an image. Augmentations of the same options and seed move alike.
+        targets: What targets with rows and columns are, where images are augmented: "masks", which
+            move with their images by the nearest pixel; "images", augmented and standardised as
+            theirs; or "as they are". A list or dictionary for several. Weights of pixels follow.
         seed: Int in [0, 2**32), of the order of arrays and records, and of `augment` unless that
-            is a `RandomAugment`, which has its own.
+            is a `RandomAugment`, which has its own; None draws one.
         precision: Name of a Keras dtype policy for this training, such as "mixed_bfloat16", or
-            "auto" for what suits the device; output layers keep theirs. None changes nothing.
+            "auto" for what suits the device. Output layers keep theirs, and so do layers that were
+            given another than the rest of the model. None changes nothing.
         jit: Whether XLA compiles the whole step in this training, or "auto": on GPUs. None changes
             nothing.
         resident: Whether the images stay on the device as stored, so that only their indices go
@@ -126,8 +127,7 @@ def fit(
             device's. The results don't depend on it.
         steps_per_execution: Int, how many steps run between two chances for callbacks, progress
             bar and Ctrl-C. None: as the model was compiled, or if that is 1 what suits the device;
-            1 where a callback handles batches, on one device: one of yours, or one of Keras's
-            that counts them, as `ModelCheckpoint(save_freq=10)`.
+            1 where a callback handles batches, on one device.
         checkpoints: Where to keep the training's state. A training whose checkpoint is there
             continues from it. From arrays or records it resumes within an epoch, and on a CPU ends
             bit for bit as one that was never stopped; otherwise it resumes at the last whole
@@ -146,31 +146,34 @@ def fit(
         DivergenceError: The loss is not finite; names the step. Callbacks are not called for that
             step, so nothing is saved of it.
     """
+    check_model(model)
+    check_arguments(locals())
+    y = as_arrays("y", y)
     source = make_source(
         model,
         x,
         y,
         sample_weight,
-        batch_size=batch_size,
+        batch_size=batch_size and int(batch_size),
         validation_split=0.0 if validation_data is not None else validation_split,
-        shuffle=shuffle,
+        shuffle=bool(shuffle),
         augment=augment,
         standardize=standardize,
-        seed=seed,
+        targets=targets,
+        seed=random.randrange(2**32) if seed is None else int(seed),
     )
     check_labels(model, getattr(x, "y", None) if y is None else y)
     validation = _validation(
-        model, source, validation_data, validation_batch_size, batch_size, validation_steps
+        model, source, validation_data, validation_batch_size or batch_size, validation_steps
     )
     if source.augments:
         _warn_of_augmenting_layers(model)
     steps = source.steps_per_pass if steps_per_epoch is None else math.ceil(steps_per_epoch)
-    span = Span(initial_epoch, epochs, steps)
+    span = Span(int(initial_epoch), int(epochs), steps)
     training = _Training(model, source, span, callbacks, steps_per_execution)
-    if steps is None:
-        begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731
-        training.add_callback(keras.callbacks.LambdaCallback(on_epoch_begin=begin))
     with contextlib.ExitStack() as stack:
+        stack.callback(memory.collect_now_and_then)
+        train = stack.enter_context(_alone(model))
         if checkpoints is not None:
             stack.enter_context(training.resumed(checkpoints))
         stack.enter_context(_precision(model, precision))
@@ -178,9 +181,8 @@ def fit(
         stack.enter_context(_readable_errors(source, x, validation_data))
         if isinstance(x, Records) and x.service:
             training.add_callback(stack.enter_context(service.Waiting(x.service)))
-        batches = stack.enter_context(training.compiled(class_weight, resident))
-        history = model.fit(
-            batches,
+        history = train(
+            stack.enter_context(training.compiled(class_weight, resident)),
             epochs=epochs,
             verbose=verbose,
             callbacks=training.callbacks,
@@ -245,10 +247,6 @@ class _Training:
         callbacks: Any = None,
         steps_per_execution: int | None = None,
     ) -> None:
-        if steps_per_execution is not None and steps_per_execution < 1:
-            raise ValueError(
-                f"`steps_per_execution` must be at least 1. Received: {steps_per_execution!r}"
-            )
         self.callbacks = callbacks
         self.span = span
         self._model = model
@@ -256,14 +254,17 @@ class _Training:
         self._strategy = private_api.strategy_of(model)
         self._distributed = (
             self._strategy is not None
-            and isinstance(source, StoredSource)
+            and not isinstance(source, KerasSource)
             and span.steps is not None
         )
-        self._steps_per_execution = steps_per_execution or self._choose_steps_per_execution()
+        self._steps_per_execution = int(steps_per_execution or self._choose_steps_per_execution())
         self._checkpointing: Checkpointing | None = None
+        if span.steps is None:
+            begin = lambda epoch, logs: source.begin_epoch(epoch)  # noqa: E731
+            self.add_callback(keras.callbacks.LambdaCallback(on_epoch_begin=begin))
 
     def add_callback(self, callback: keras.callbacks.Callback) -> None:
-        self.callbacks = [*_flat(self.callbacks), callback]
+        self.callbacks = [*flat(self.callbacks), callback]
 
     @contextlib.contextmanager
     def resumed(self, checkpoints: Checkpoints) -> Iterator[None]:
@@ -276,7 +277,7 @@ class _Training:
                 checkpoints,
                 steps if exact else None,
                 self.span.first_epoch,
-                _flat(self.callbacks),
+                flat(self.callbacks),
                 writes=writes,
             )
             with self._checkpointing as checkpointing:
@@ -303,7 +304,6 @@ class _Training:
     ) -> Iterator[Any]:
         """Yields what Keras is to iterate over, while the model's step trains on the source."""
         if self._distributed:
-            assert isinstance(self._source, StoredSource)
             with distributed.distributed(
                 self._model, self._source, class_weight, self.span, self._steps_per_execution
             ) as loop:
@@ -329,7 +329,10 @@ class _Training:
         """As `compiled`, without a strategy."""
         looped, steps = self._is_looped(), self._steps_per_execution
         chosen = feed(self._source, self.span, steps, resident, looped=looped)
-        with preparing(self._model, chosen.prepare, class_weight, steps):
+        if self._strategy is not None and not isinstance(self._source, KerasSource):
+            # Keras splits batches among the devices, and a `Batch` holds more than rows.
+            chosen = Feed(mapped(chosen.batches, chosen.prepare), lambda data: data)
+        with preparing(self._model, step_data(self._model, chosen.prepare, class_weight), steps):
             if looped:
                 # Keras takes it for the function that it would have made itself.
                 self._model.train_function = TrainingLoop(
@@ -361,14 +364,12 @@ class _Training:
         compiled, steps = self._model.steps_per_execution, self.span.steps
         # With a strategy all workers must agree, whichever callbacks one of them has.
         by_batch = not self._distributed and _handles_batches(self.callbacks)
-        if compiled > 1 or steps is None or by_batch:
+        # Keras's own loop over several steps fails where a strategy shares out its batches.
+        by_keras = self._strategy is not None and not self._distributed
+        if compiled > 1 or steps is None or by_batch or by_keras:
             return compiled
         kind = "GPU" if device.accelerator() else "CPU"
         return choose_steps_per_execution(steps, self._source.batch_size, kind)
-
-
-def _flat(callbacks: Any) -> list[Any]:
-    return tf.nest.flatten(callbacks) if callbacks else []
 
 
 def _handles_batches(callbacks: Any) -> bool:
@@ -378,7 +379,7 @@ def _handles_batches(callbacks: Any) -> bool:
     """
     return any(
         _counts_batches(callback) or _has_own_batch_method(callback)
-        for callback in _flat(getattr(callbacks, "callbacks", callbacks))
+        for callback in flat(getattr(callbacks, "callbacks", callbacks))
     )
 
 
@@ -400,37 +401,39 @@ def _has_own_batch_method(callback: Any) -> bool:
 
 
 def _validation(
-    model: keras.Model,
-    source: Source,
-    data: Any,
-    validation_batch_size: int | None,
-    batch_size: int | None,
-    steps: float | None,
+    model: keras.Model, source: Source, data: Any, batch_size: int | None, steps: float | None
 ) -> dict[str, Any]:
     """Returns the arguments of `keras.Model.fit` for the validation."""
     data = replace_keras_iterator(data)
     if isinstance(source, StoredSource) and data is None:
         data = source.held_out
     if isinstance(data, list | tuple):
-        data = tuple(data)
+        data = tuple(as_arrays("validation_data", part) for part in data)
         check_labels(model, data[1] if len(data) > 1 else None)
+    elif not isinstance(data, Records) and is_arrays(data):
+        data = (as_arrays("validation_data", data),)
     if isinstance(source, PreparedSource) and _is_stored(source, data):
-        rows = validation_batch_size or batch_size or DEFAULT_BATCH_SIZE
-        data = source.validation(data, rows)
+        data = source.validation(data, batch_size or DEFAULT_BATCH_SIZE)
     if isinstance(data, tf.data.Dataset):
-        validation_batch_size = None
+        batch_size = None
         if steps is not None:
             # Keras would continue where it stopped, and end early the next time.
             data, steps = data.take(math.ceil(steps)), None
-        spec = data.element_spec
-        if isinstance(spec, tuple) and len(spec) > 1 and isinstance(spec[1], tf.TensorSpec):
-            fitting = fitting_labels(model)
-            data = data.map(lambda x, y, *weights: (x, fitting(y), *weights))
+        if not has_own_step(model):
+            data = _with_fitting_labels(model, data)
     return {
         "validation_data": data,
         "validation_steps": steps and math.ceil(steps),
-        "validation_batch_size": validation_batch_size,
+        "validation_batch_size": batch_size,
     }
+
+
+def _with_fitting_labels(model: keras.Model, data: tf.data.Dataset) -> tf.data.Dataset:
+    spec = data.element_spec
+    if not isinstance(spec, tuple) or len(spec) < 2 or not isinstance(spec[1], tf.TensorSpec):
+        return data
+    fitting = fitting_labels(model)
+    return mapped(data, lambda batch: repacked(batch, batch[0], fitting(batch[1]), *batch[2:]))
 
 
 def _is_stored(source: PreparedSource, data: Any) -> bool:
@@ -461,6 +464,35 @@ def _warn_of_augmenting_layers(model: keras.Model) -> None:
             "out one of the two",
             stacklevel=3,
         )
+
+
+@contextlib.contextmanager
+def _alone(model: keras.Model) -> Iterator[Callable[..., keras.callbacks.History]]:
+    """Yields Keras's `fit`, and refuses other trainings of the model within the block.
+
+    They would find this one's step and loop in the model.
+    """
+    names = ("fit", "train_on_batch")
+    own = {name: vars(model)[name] for name in names if name in vars(model)}
+
+    def refuse(*arguments: Any, **keywords: Any) -> None:
+        raise ValueError(
+            "`model` is being trained by `asl_fast.fit`, and can't be trained within that, as by a "
+            "callback: train it afterwards, or a copy of it"
+        )
+
+    if own.get("fit") is not None and getattr(own["fit"], "__module__", "") == __name__:
+        refuse()
+    train = model.fit
+    for name in names:
+        setattr(model, name, refuse)
+    try:
+        yield train
+    finally:
+        for name in names:
+            delattr(model, name)
+        for name, value in own.items():
+            setattr(model, name, value)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ normalisation keeps the order of a channel's values, or reverses it where `gamma
 """
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -24,7 +23,12 @@ _PARTS = 16
 
 
 def normalized_pool(
-    images: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, padding: str
+    images: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    epsilon: float,
+    padding: str,
+    relu_gain: float | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalises by the batch's statistics, then takes the maximum of each 2×2 values.
 
@@ -35,6 +39,8 @@ def normalized_pool(
         beta: float32, (channels,).
         epsilon: Float, added to the variance.
         padding: "same" or "valid", for odd sides.
+        relu_gain: Where `images` come from a ReLU and perhaps dropout, the factor of the values
+            that were kept: the gradient is then that of the ReLU's input. None: of `images`.
 
     Returns:
         The pooled values, of the dtype of `images`; mean and variance, float32, (channels,), which
@@ -49,7 +55,9 @@ def normalized_pool(
 
         def gradient(upstream: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
             scale = 1.0 / tf.sqrt(variance + epsilon)
-            return _backward(images, gamma, mean, scale, maxima, argmax, upstream, padding)
+            return _backward(
+                images, gamma, mean, scale, maxima, argmax, upstream, padding, relu_gain
+            )
 
         return (out, mean, variance), gradient
 
@@ -98,6 +106,7 @@ def _backward(
     argmax: tf.Tensor,
     upstream: tf.Tensor,
     padding: str,
+    relu_gain: float | None,
 ) -> tuple[tf.Tensor, ...]:
     """Returns the gradients of images, gamma and beta (Ioffe and Szegedy, 2015, section 3)."""
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
@@ -120,7 +129,11 @@ def _backward(
     else:
         taken = tf.pad(taken, [[0, 0], [0, height - rows], [0, width - columns], [0, 0]])
     to_images = taken + slope * tf.cast(images, tf.float32) + offset
-    return tf.cast(to_images, images.dtype), to_gamma, to_beta
+    to_images = tf.cast(to_images, images.dtype)
+    if relu_gain is not None:
+        gain = tf.constant(relu_gain, images.dtype)
+        to_images = tf.where(images > 0, to_images * gain, tf.constant(0, images.dtype))
+    return to_images, to_gamma, to_beta
 
 
 def _channel_sums(values: tf.Tensor, of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
@@ -158,6 +171,7 @@ def _quarters(images: tf.Tensor, padding: str, sign: tf.Tensor) -> list[list[tf.
 def fused(model: keras.Model) -> Iterator[None]:
     """Fuses each batch normalisation with its max pooling in training, within the block.
 
+    Where a convolution's ReLU, and perhaps dropout, comes before, its gradient joins the program.
     Only in a `keras.Sequential`, and where nothing but speed depends on it; other layers, and all
     of them at inference, are called as usual. The model must be compiled without `jit_compile`:
     XLA would have the whole step.
@@ -165,9 +179,8 @@ def fused(model: keras.Model) -> Iterator[None]:
     Args:
         model: Built.
     """
-    layers = model.layers if type(model) is keras.Sequential else []
-    pools = {id(norm): pool for norm, pool in itertools.pairwise(layers) if _can_fuse(norm, pool)}
-    if not pools or "call" in vars(model):
+    parts = list(_parts(model.layers)) if type(model) is keras.Sequential else []
+    if not any(isinstance(part, _Block) for part in parts) or "call" in vars(model):
         yield
         return
     call = model.call
@@ -175,12 +188,8 @@ def fused(model: keras.Model) -> Iterator[None]:
     def fused_call(inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if not training or mask is not None:
             return call(inputs, training=training, mask=mask)
-        remaining = iter(layers)
-        for layer in remaining:
-            if id(layer) in pools:
-                inputs = _call_both(layer, next(remaining), inputs)
-            else:
-                inputs = layer(inputs)
+        for part in parts:
+            inputs = part(inputs)
         return inputs
 
     model.call = fused_call
@@ -188,6 +197,89 @@ def fused(model: keras.Model) -> Iterator[None]:
         yield
     finally:
         del model.call
+
+
+class _Block(NamedTuple):
+    """A batch normalisation, its pooling, and what they take over the gradient of."""
+
+    convolution: keras.layers.Conv2D | None
+    dropout: keras.layers.Dropout | None
+    norm: keras.layers.BatchNormalization
+    pool: keras.layers.MaxPooling2D
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        norm, gain = self.norm, None
+        if self.convolution is not None:
+            images = _activated(self.convolution, self.dropout, images)
+            gain = 1.0 if self.dropout is None else 1.0 / (1.0 - self.dropout.rate)
+        out, mean, variance = normalized_pool(
+            tf.cast(images, norm.compute_dtype),
+            tf.convert_to_tensor(norm.gamma),
+            tf.convert_to_tensor(norm.beta),
+            norm.epsilon,
+            self.pool.padding,
+            gain,
+        )
+        for average, now in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+            average.assign(average * norm.momentum + now * (1.0 - norm.momentum))
+        return out
+
+
+def _activated(
+    convolution: keras.layers.Conv2D, dropout: keras.layers.Dropout | None, images: tf.Tensor
+) -> tf.Tensor:
+    """Calls both layers; the gradient passes the dropout and the ReLU as it is."""
+
+    @tf.custom_gradient
+    def activated(linear: tf.Tensor) -> Any:
+        out = tf.nn.relu(linear)
+        return out if dropout is None else dropout(out), lambda upstream: upstream
+
+    convolution.activation = keras.activations.linear
+    try:
+        return activated(convolution(images))
+    finally:
+        convolution.activation = keras.activations.relu
+
+
+def _parts(layers: Sequence[keras.layers.Layer]) -> Iterator[keras.layers.Layer | _Block]:
+    """Yields the layers, those that can be fused as blocks."""
+    remaining = list(layers)
+    while remaining:
+        block = _block(remaining)
+        yield block or remaining[0]
+        del remaining[: 1 if block is None else sum(layer is not None for layer in block)]
+
+
+def _block(layers: Sequence[keras.layers.Layer]) -> _Block | None:
+    """Returns the block that the layers begin with."""
+    first, *others = layers
+    if others and _can_fuse(first, others[0]):
+        return _Block(None, None, first, others[0])
+    dropout = others.pop(0) if others and _is_plain_dropout(others[0]) else None
+    if not _is_plain_convolution(first) or len(others) < 2 or not _can_fuse(*others[:2]):
+        return None
+    norm, pool = others[:2]
+    if any(part.dtype_policy != norm.dtype_policy for part in (first, dropout or first)):
+        return None
+    return _Block(first, dropout, norm, pool)
+
+
+def _is_plain_convolution(layer: keras.layers.Layer) -> bool:
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.activation is keras.activations.relu
+        and layer.activity_regularizer is None
+    )
+
+
+def _is_plain_dropout(layer: keras.layers.Layer) -> bool:
+    return (
+        type(layer) is keras.layers.Dropout
+        and layer.noise_shape is None
+        and layer.activity_regularizer is None
+        and layer.rate < 1
+    )
 
 
 def _can_fuse(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
@@ -200,7 +292,7 @@ def _can_fuse(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
         and norm.trainable
         and norm.center
         and norm.scale
-        and not norm.renorm
+        and not getattr(norm, "renorm", False)  # which older versions of Keras lack
         and not norm.synchronized
         and norm.dtype_policy == pool.dtype_policy
         and norm.compute_dtype != "float64"
@@ -208,18 +300,3 @@ def _can_fuse(norm: keras.layers.Layer, pool: keras.layers.Layer) -> bool:
         and None not in norm.input.shape[1:]
         and norm.input.shape[1] * norm.input.shape[2] >= _LEAST_PIXELS
     )
-
-
-def _call_both(
-    norm: keras.layers.BatchNormalization, pool: keras.layers.MaxPooling2D, images: tf.Tensor
-) -> tf.Tensor:
-    out, mean, variance = normalized_pool(
-        tf.cast(images, norm.compute_dtype),
-        tf.convert_to_tensor(norm.gamma),
-        tf.convert_to_tensor(norm.beta),
-        norm.epsilon,
-        pool.padding,
-    )
-    for average, now in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
-        average.assign(average * norm.momentum + now * (1.0 - norm.momentum))
-    return out

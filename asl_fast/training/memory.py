@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import itertools
 import sys
 from typing import Any
 
@@ -10,12 +11,22 @@ import tensorflow as tf
 
 from asl_fast.data.pipeline import each
 from asl_fast.system import device
-from asl_fast.transforms import random_augment as augment
 
-__all__ = ["RESIDENT_SHARE", "megabytes", "on_device", "release_memory", "too_large"]
+__all__ = [
+    "RESIDENT_SHARE",
+    "collect_now_and_then",
+    "megabytes",
+    "on_device",
+    "release_memory",
+    "too_large",
+]
 
 # Share of the device's memory for resident data: the rest is for network and activations.
 RESIDENT_SHARE = 0.5
+
+# Collecting takes a fifth of a second; a training leaves a few MiB.
+_COLLECTED = 5
+_trainings = itertools.count(1)
 
 
 def megabytes(size: int) -> str:
@@ -51,14 +62,20 @@ def on_device(tensors: Any) -> Any:
         return each(put, tensors)
 
 
+def collect_now_and_then() -> None:
+    """Collects garbage at every few trainings, whose graphs are knots that Python rarely unties."""
+    if next(_trainings) % _COLLECTED == 0:
+        gc.collect()
+
+
 def release_memory() -> None:
     """Releases the memory of earlier models, data and compiled programs; for notebooks.
 
-    Clears Keras's global state and the compiled augmentation, collects garbage, and returns the C
-    library's free memory to the system. Models and arrays that a variable still names stay.
+    Clears Keras's global state, collects garbage, and returns the C library's free memory to the
+    system. Models and arrays that a variable still names stay, and so does the compiled
+    augmentation: XLA would keep its memory, and compiling it again would take as much once more.
     """
     keras.backend.clear_session(free_memory=True)
-    augment.forget_programs()
     gc.collect()
     if sys.platform == "linux":
         # The C library otherwise keeps freed memory for the process.

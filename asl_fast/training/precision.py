@@ -1,8 +1,10 @@
 """Mixed precision: which dtype policy suits the device, and training a model under it."""
 
 import contextlib
+import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import tensorflow as tf
 from asl_fast.system import device, private_api, storage
 from asl_fast.system.device import Choice
 from asl_fast.system.errors import InputError
+from asl_fast.system.private_api import flatten_layers
 
 __all__ = ["choose", "has_bfloat16", "measure", "under"]
 
@@ -77,7 +80,8 @@ def measure(turns: int = 15) -> float:
     with contextlib.suppress(InputError, OSError):
         folder = storage.make_folder(storage.cache_folder())
         with storage.replacing(folder / "precision.json") as aside:
-            aside.write_text(json.dumps({"machine": _machine(), "gain": gain}))
+            text = json.dumps({"machine": _machine(), "gain": gain})
+            aside.write_text(f"{text}\n{_digest(text)}")
     return gain
 
 
@@ -100,43 +104,116 @@ def _convolution(dtype: tf.DType) -> Callable[[], Any]:
 def under(model: keras.Model, policy_name: str) -> Iterator[None]:
     """Gives the layers another dtype policy, within the block; variables stay float32.
 
-    Output layers keep theirs. In float16 the optimizer scales the loss, as small gradients would
-    become zero.
+    It is as if they had been made under `keras.config.set_dtype_policy(policy_name)`: layers that
+    were given a policy of their own keep it, and so do output layers. In float16 the optimizer
+    scales the loss, as small gradients would become zero.
     """
     policy = keras.dtype_policies.get(policy_name)
-    layers = {layer: layer.dtype_policy for layer in _inner_layers(model)}
-    optimizer = model.optimizer
+    known = set(flatten_layers(model, include_self=True))
+    layers = {layer: layer.dtype_policy for layer in _changing_layers(model)}
+    optimizer, default = model.optimizer, keras.config.dtype_policy()
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     if policy.compute_dtype == "float16" and not scaled:
         model.optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     for layer in layers:
         layer.dtype_policy = policy
+    if not model.built:  # its layers may make others when they are built
+        keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
-        for layer, before in layers.items():
-            layer.dtype_policy = before
+        keras.config.set_dtype_policy(default)
+        new = {layer: default for layer in set(flatten_layers(model)) - known}
+        for layer, before in (layers | new).items():
+            if layer.dtype_policy == policy:
+                layer.dtype_policy = before
         model.optimizer = optimizer
 
 
-def _inner_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers without layers of their own, except for output layers."""
-    flatten = private_api.flatten_layers
-    outputs = model.layers[-1:]
-    if not isinstance(model, keras.Sequential) and hasattr(model, "operations"):
-        outputs = [private_api.output_operation(o) for o in tf.nest.flatten(model.outputs)]
-    last = {id(layer) for layer in outputs}
-    return [layer for layer in flatten(model) if not flatten(layer) and id(layer) not in last]
+def _changing_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the model and those of its layers, at any depth, that have no policy of their own.
+
+    Layers made without a policy share one object, the global policy. One with another object was
+    given it, unless most of its neighbours have theirs too: then they were read from a file.
+    """
+    owners = flatten_layers(model, include_self=True)
+    policies = [model.dtype_policy] + [
+        layer.dtype_policy
+        for owner in owners
+        for layer in flatten_layers(owner, recursive=False)
+        if layer.dtype_policy is not owner.dtype_policy or owner.dtype_policy is model.dtype_policy
+    ]
+    usual = Counter(policy.name for policy in policies).most_common(1)[0][0]
+    shared = Counter(map(id, policies)).most_common(1)[0][0]
+    kept = {id(layer) for layer in _output_layers(model)}
+
+    def visit(owner: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+        yield owner
+        layers = flatten_layers(owner, recursive=False)
+        own = kept.union(map(id, _given(owner, layers, shared)))
+        for layer in layers:
+            if id(layer) not in own and layer.dtype_policy.name == usual:
+                yield from visit(layer)
+
+    return visit(model)
+
+
+def _given(
+    owner: keras.layers.Layer, layers: list[keras.layers.Layer], shared: int
+) -> list[keras.layers.Layer]:
+    """Returns those of a layer's own layers that were given their policies."""
+    layers = [
+        layer
+        for layer in layers
+        if not _is_graph(layer) and not isinstance(layer, keras.layers.InputLayer)
+    ]
+    policy = id(owner.dtype_policy)
+    given = [layer for layer in layers if id(layer.dtype_policy) not in (shared, policy)]
+    wraps = isinstance(owner, (keras.layers.Wrapper, keras.layers.RNN)) and policy == shared
+    return given if wraps or 2 * len(given) <= len(layers) else []
+
+
+def _output_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers that make a model's outputs, where its kind tells which they are."""
+    if isinstance(model, keras.Sequential):
+        last = model.layers[-1:]
+    elif _is_graph(model):
+        last = [private_api.output_operation(output) for output in tf.nest.flatten(model.outputs)]
+    else:  # the layer that was made last may be any, but a softmax is an output
+        softmax = keras.activations.softmax
+        last = [
+            layer
+            for layer in model.layers[-1:]
+            if isinstance(layer, keras.layers.Softmax)
+            or getattr(layer, "activation", None) is softmax
+        ]
+    return [
+        output
+        for layer in last
+        for output in (_output_layers(layer) if isinstance(layer, keras.Model) else [layer])
+    ]
+
+
+def _is_graph(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
 
 def _machine() -> str:
     return f"{device.cpu()[0]}, TensorFlow {tf.__version__}"
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _measured() -> float | None:
     """Returns the gain that was measured on this machine earlier, or None."""
     try:
-        cached = json.loads((storage.cache_folder() / "precision.json").read_text())
+        path = storage.cache_folder() / "precision.json"
+        text, _, digest = storage.read_text(path).rpartition("\n")
+        if digest != _digest(text):
+            return None
+        cached = json.loads(text)
         return float(cached["gain"]) if cached["machine"] == _machine() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -33,9 +33,10 @@ from asl_fast.training.event_log import EventLog
 from asl_fast.training.fit import fit
 from asl_fast.training.run_folder import (
     RunSettings,
+    already_finished,
+    begun,
+    finished,
     opened,
-    refuse_finished,
-    stopped,
     write_history,
     write_metrics,
 )
@@ -74,7 +75,8 @@ def train(
             share the recipe's batch. Every worker calls this with the same arguments and a folder
             that all can read; the first one writes to it.
         resume: Bool, whether to continue a run that was stopped, if the folder holds one. It ends
-            as one that was never stopped.
+            as one that was never stopped. One that has finished, with the same data and settings,
+            is left as it is.
         checkpoint_seconds: Float, at least 0, between two checkpoints within an epoch.
         callbacks: Keras callbacks, besides TensorBoard's.
         verbose: As for `keras.Model.fit`.
@@ -88,19 +90,26 @@ def train(
             or holds another run, data that can't be resident, or too little memory.
         DivergenceError: The loss is not finite; the last whole epoch's model is kept.
     """
-    begun = stopped(out) if resume else None
-    if begun is not None and settings.get("precision", "auto") == "auto":
-        settings["precision"] = begun["precision"]  # measured again, it might be another
+    before = begun(out) if resume else None
+    if before is not None and settings.get("precision", "auto") == "auto":
+        settings["precision"] = before["precision"]  # measured again, it might be another
     chosen = RunSettings(dataset.place, **settings)
     recipe = _changed(chosen, dataset.train)
     devices = distribution.choose(strategy).value  # before TensorFlow is used
     alone = not isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy)
     policy = precisions.choose(chosen.precision, alone=alone).value
     chosen = dataclasses.replace(chosen, precision=policy)
-    identity = _identity(dataset, recipe, chosen)
+    identity = _identity(_facts(dataset, recipe, chosen))
     checkpoints = Checkpoints(out / "checkpoints", checkpoint_seconds, identity)
-    refuse_finished(out)
     writes = distribution.is_chief(devices)
+    done = finished(out)
+    if done is not None:
+        if not resume:
+            raise already_finished(out)
+        checkpoints.check(_identity(done))
+        if writes:
+            checkpoints.clear()  # it may have been killed before it did
+        return done
     with opened(out, checkpoints, chosen, resume=resume) if writes else contextlib.nullcontext():
         run = _Run(dataset, recipe, chosen, devices, out if writes else None)
         history = run.fit(checkpoints, callbacks, verbose)
@@ -206,17 +215,12 @@ class _Run:
             "images_per_second": round(rate, 1),
             "epochs": self._recipe.epochs,
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "network": dataclasses.asdict(settings.architecture),
-            "recipe": {"name": settings.recipe, **dataclasses.asdict(self._recipe)},
-            "augment": settings.augment,
-            "dataset": self._dataset.describe(),
-            "precision": settings.precision,
+            **_facts(self._dataset, self._recipe, settings),
             "jit": self._model.jit_compile,
             "resident": settings.resident,
             "deterministic": settings.deterministic,
             "device": device.describe(),
             "devices": 1 if strategy is None else strategy.num_replicas_in_sync,
-            "seed": settings.seed,
             "versions": {
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in _PACKAGES},
@@ -273,17 +277,32 @@ def _changed(settings: RunSettings, train: datasets.Split) -> Recipe:
     return recipe
 
 
-def _identity(dataset: datasets.Dataset, recipe: Recipe, settings: RunSettings) -> dict[str, Any]:
-    """Returns what must stay the same for a run to be resumed."""
+def _facts(dataset: datasets.Dataset, recipe: Recipe, settings: RunSettings) -> dict[str, Any]:
+    """Returns what `metrics.json` holds from the begin."""
     return {
-        "train file (SHA-256)": dataset.train.sha256,
-        "valid file (SHA-256)": dataset.valid.sha256,
-        "classes": list(dataset.train.classes),
-        **dataclasses.asdict(settings.architecture),
-        **{name.replace("_", " "): v for name, v in dataclasses.asdict(recipe).items()},
-        "augmentation": settings.augment,
-        "seed": settings.seed,
+        "network": dataclasses.asdict(settings.architecture),
+        "recipe": {"name": settings.recipe, **dataclasses.asdict(recipe)},
+        "augment": settings.augment,
+        "dataset": dataset.describe(),
         "precision": settings.precision,
+        "seed": settings.seed,
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns, of metrics, what must stay the same for a run to be resumed."""
+    recipe = {name.replace("_", " "): value for name, value in facts["recipe"].items()}
+    del recipe["name"]
+    return {
+        "train file (SHA-256)": facts["dataset"]["train"]["sha256"],
+        "valid file (SHA-256)": facts["dataset"]["valid"]["sha256"],
+        "classes": facts["dataset"]["classes"],
+        **facts["network"],
+        **recipe,
+        "augmentation": facts["augment"],
+        "seed": facts["seed"],
+        "precision": facts["precision"],
     }
 
 

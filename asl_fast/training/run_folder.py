@@ -5,22 +5,28 @@ import csv
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from asl_fast.data.dataset import BUILT_IN
+from asl_fast.data import dataset as datasets
+from asl_fast.data.dataset import BUILT_IN, Dataset
 from asl_fast.models.network import COURSE, Network
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
-from asl_fast.system.storage import make_folder, replacing
+from asl_fast.system.storage import make_folder, read_text, replacing
 from asl_fast.training.checkpoint import Checkpoints
 
 __all__ = [
     "RunSettings",
-    "data_files",
+    "already_finished",
+    "begun",
+    "check_same_data",
+    "finished",
+    "load_arguments",
     "opened",
-    "refuse_finished",
+    "read_metrics",
+    "reload",
     "resumed",
     "stopped",
     "write_history",
@@ -35,6 +41,7 @@ _CHOICES = {
     "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
     "jit": ("auto", "on", "off"),
     "resident": ("auto", "on", "off"),
+    "damaged": ("stop", "skip"),
 }
 
 
@@ -57,6 +64,7 @@ class RunSettings:
         steps_per_execution: Int, steps per host call, or None for what suits the device.
         deterministic: Bool. True makes TensorFlow choose operations that give the same bits each
             time, for the rest of the process.
+        damaged: "stop" or "skip": what the data were loaded with, for those that load them again.
 
     Raises:
         InputError: A value out of its range.
@@ -75,6 +83,7 @@ class RunSettings:
     resident: str = "auto"
     steps_per_execution: int | None = None
     deterministic: bool = False
+    damaged: str = "stop"
 
     def __post_init__(self) -> None:
         suited = self.recipe or suited_recipe(self.architecture)
@@ -110,53 +119,129 @@ def stopped(out: Path) -> dict[str, Any] | None:
     Raises:
         InputError: They can't be read.
     """
-    path = _settings(out)
     try:
-        settings = json.loads(path.read_text())
+        return _checked(json.loads(read_text(_settings(out))), _settings(out))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(_settings(out), error) from None
+
+
+def finished(out: Path) -> dict[str, Any] | None:
+    """Returns the metrics of the finished run in a folder, or None if there is none.
+
+    Raises:
+        InputError: They can't be read.
+    """
+    path = out / "metrics.json"
+    try:
+        metrics = json.loads(read_text(path))
+        _checked(metrics["settings"], path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error) from None
+    return metrics
+
+
+def already_finished(out: Path) -> InputError:
+    """Returns the error that a folder holds a finished run."""
+    return InputError(f"The folder {out} holds a finished run already. Choose another one.")
+
+
+def begun(out: Path) -> dict[str, Any] | None:
+    """Returns the `RunSettings` of the stopped or finished run in a folder, or None.
+
+    Raises:
+        InputError: They can't be read.
+    """
+    return stopped(out) or (finished(out) or {}).get("settings")
+
+
+def _checked(settings: Any, path: Path) -> dict[str, Any]:
+    try:
+        # Earlier versions did not note what happens to damaged records.
+        settings = {"damaged": "stop"} | settings
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
         for name, value in settings["data"].items():
             if not isinstance(value, _DATA[name]):
                 raise ValueError(f"{name} is {value!r}"[:80])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} can't be read, or a run did not write it ({error}). Choose another folder."
-        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from None
     return settings
 
 
-def data_files(out: Path) -> dict[str, Any]:
-    """Returns the arguments of `dataset.load` for the data of the finished run in a folder.
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} can't be read, or a run did not write it ({error}). Choose another folder."
+    )
 
-    They are empty for the folder of no finished run, and for a file.
+
+def read_metrics(out: Path) -> dict[str, Any] | None:
+    """Returns the metrics of the finished run in a folder; None for any other folder or file.
 
     Raises:
-        InputError: The run's metrics can't be read.
+        InputError: They can't be read, or don't name the run's data.
     """
     path = out / "metrics.json"
     if not path.is_file():
-        return {}
+        return None
     try:
-        dataset = json.loads(path.read_text())["dataset"]
-        if "place" in dataset:
-            return dict(dataset["place"])
-        if dataset.get("name") == BUILT_IN:
-            return {"folder": BUILT_IN}
-        return {name: dataset[name]["source"] for name in ("train", "valid")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        metrics = json.loads(read_text(path))
+        load_arguments(metrics)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not name the run's data: {error}. Give --data.") from None
+    return metrics
+
+
+def load_arguments(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `dataset.load` for the data of a run."""
+    splits = metrics["dataset"]
+    if "place" in splits:
+        place = dict(splits["place"])
+    elif splits.get("name") == BUILT_IN:  # the run is older than the entry
+        place = {"folder": BUILT_IN}
+    else:
+        place = {name: splits[name]["source"] for name in ("train", "valid")}
+    return place | {"damaged": metrics.get("settings", {}).get("damaged", "stop")}
+
+
+def reload(metrics: Mapping[str, Any], load: Callable[..., Dataset] = datasets.load) -> Dataset:
+    """Loads the data of a run again.
+
+    Args:
+        metrics: Of the run.
+        load: `dataset.load`, or a function that takes its arguments.
+
+    Raises:
+        InputError: As for `dataset.load`, or they are not what they were.
+    """
+    dataset = load(**load_arguments(metrics))
+    check_same_data(dataset, metrics)
+    return dataset
+
+
+def check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
+    """Raises an `InputError` if data are not those of a run, by their SHA-256."""
+    splits = {"train": ("training", dataset.train), "valid": ("validation", dataset.valid)}
+    for name, (title, split) in splits.items():
+        expected = metrics["dataset"].get(name, {}).get("sha256")
+        if split.sha256 != expected:
+            raise InputError(
+                f"{split.source} is not the {title} set of the run: its SHA-256 is {split.sha256}, "
+                f"the run's was {expected}."
+            )
 
 
 def resumed(
     out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Set[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fills in, from the run that was stopped in a folder, the options that were not given again.
+    """Fills in, from the run in a folder, the options that were not given again.
 
     Args:
-        out: The folder of the run. Without a stopped run in it, nothing changes.
+        out: The folder of the run, stopped or finished. Without one in it, nothing changes.
         data: The arguments of `dataset.load` for the data.
         settings: Arguments of `train`, with `changes`, to which the run's are added.
         given: The names in `data` and `settings` that were given, and stay.
@@ -165,17 +250,17 @@ def resumed(
         `data` and `settings` to resume with.
 
     Raises:
-        InputError: The settings of the stopped run can't be read.
+        InputError: The settings of the run can't be read.
     """
-    begun = stopped(out)
-    if begun is None:
+    before = begun(out)
+    if before is None:
         return dict(data), dict(settings)
-    there = begun["data"]
+    there = before["data"]
     if given & _PLACES:
         there = {name: value for name, value in there.items() if name not in _PLACES}
     data = {**dict.fromkeys(data), **there, **{n: data[n] for n in data if n in given}}
-    remembered = {name: begun[name] for name in settings if name not in given}
-    changes = begun["changes"] | settings["changes"]
+    remembered = {name: before[name] for name in settings if name not in given}
+    changes = before["changes"] | settings["changes"]
     return data, {**settings, **remembered, "changes": changes}
 
 
@@ -190,7 +275,8 @@ def opened(
     """
     make_folder(out)
     with checkpoints:
-        refuse_finished(out)  # another process may have finished it meanwhile
+        if finished(out) is not None:  # another process may have finished it meanwhile
+            raise already_finished(out)
         if stopped(out) is None:
             _write_json(_settings(out), dataclasses.asdict(settings))
         elif not resume:
@@ -217,12 +303,6 @@ def write_metrics(out: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(out: Path) -> Path:
     return out / "checkpoints" / "settings.json"
-
-
-def refuse_finished(out: Path) -> None:
-    """Raises an `InputError` if a folder holds a finished run."""
-    if (out / "metrics.json").exists():
-        raise InputError(f"The folder {out} holds a finished run already. Choose another one.")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from PIL import Image
 from asl_fast.data import dataset as datasets
 from asl_fast.data.dataset import Dataset, Split
 from asl_fast.inference import figures
-from asl_fast.inference.evaluation import check, count, measure, predict, worst_mistakes
+from asl_fast.inference.evaluation import count, matched, measure, predict, worst_mistakes
 from asl_fast.models.recipe import Recipe
 from asl_fast.models.saving import load_model
 from asl_fast.system import device, storage
@@ -48,6 +48,7 @@ def write(
     out: Path,
     dataset: Dataset | None = None,
     progress: Callable[[str], object] = lambda activity: None,
+    pixels: str | None = None,
 ) -> None:
     """Writes a run as one HTML page that needs no network, script or other file.
 
@@ -57,6 +58,7 @@ def write(
         dataset: The data set of the run. None: it is loaded from where it was during the run; if
             it can't be, the page says why and omits what depends on it.
         progress: Called with each activity as it begins.
+        pixels: The range of pixels that the model takes, as for `Classifier`.
 
     Raises:
         InputError: `run` is not the folder of a finished run or has a damaged file, `dataset` is
@@ -69,10 +71,10 @@ def write(
     progress("Reading the data")
     data_error = None
     if dataset is not None:
-        _check_same_data(dataset, metrics)
+        run_folder.check_same_data(dataset, metrics)
     else:
         try:
-            dataset = _reload(run, metrics)
+            dataset = run_folder.reload(metrics)
         except InputError as error:
             data_error = str(error)
     page: dict[str, Any] = {
@@ -93,15 +95,15 @@ def write(
         "version": metadata.version("asl-fast"),
     }
     if dataset is not None:
-        check(model, dataset.valid, run)
-        classes = dataset.valid.classes
+        valid = matched(model, dataset.valid, run)
+        classes = valid.classes
         page["samples"], page["augmented"] = _examples(dataset.train, recipe, metrics)
         progress("Looking for mistakes")
-        labels, probabilities = predict(model, dataset.valid)
+        labels, probabilities = predict(model, valid, pixels=pixels)
         page["measured"] = measure(labels, probabilities, classes)
         counts = count(labels, probabilities.argmax(axis=-1), len(classes))
         page["confusion"] = _confusion(counts, classes)
-        page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
+        page["mistakes"] = _mistakes(valid, labels, probabilities)
     elif (run / "confusion.png").is_file():
         page["confusion_picture"] = uri((run / "confusion.png").read_bytes())
     progress("Measuring a few steps")  # last, since it trains the model
@@ -215,24 +217,6 @@ def _read_recipe(run: Path, metrics: Mapping[str, Any]) -> Recipe:
         raise InputError(
             f"{run / 'metrics.json'}: this version does not know such a recipe: {error}"
         ) from None
-
-
-def _reload(run: Path, metrics: Mapping[str, Any]) -> Dataset:
-    """Loads the data set from where it was during the run."""
-    dataset = datasets.load(**run_folder.data_files(run))
-    _check_same_data(dataset, metrics)
-    return dataset
-
-
-def _check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
-    splits = {"train": ("training", dataset.train), "valid": ("validation", dataset.valid)}
-    for name, (title, split) in splits.items():
-        expected = metrics["dataset"][name].get("sha256")
-        if split.sha256 != expected:
-            raise InputError(
-                f"{split.source} is not the {title} set of the run: its SHA-256 is {split.sha256}, "
-                f"the run's was {expected}."
-            )
 
 
 def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,13 +1,11 @@
 """Sources: where training gets its batches from, and what its step does to them first."""
 
 import abc
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from asl_fast.data.pipeline import (
@@ -15,6 +13,7 @@ from asl_fast.data.pipeline import (
     Span,
     each,
     gathered,
+    mapped,
     numbered_batches,
     shared,
     steps_per_epoch,
@@ -22,17 +21,13 @@ from asl_fast.data.pipeline import (
     without_autotuning,
 )
 from asl_fast.data.records import Records
-from asl_fast.generator.image_data_generator import ImageDataGenerator
 from asl_fast.generator.iterators import Iterator
 from asl_fast.generator.keras_iterators import replace_keras_iterator
-from asl_fast.training.targets import mixable_labels
-from asl_fast.transforms.augment_options import AugmentOptions
-from asl_fast.transforms.random_augment import RandomAugment
-from asl_fast.transforms.standardize import Standardize
+from asl_fast.training.arrays import as_arrays, is_arrays
+from asl_fast.training.preprocessing import Preprocessing
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
-    "Augmentation",
     "PreparedSource",
     "Source",
     "StoredSource",
@@ -43,8 +38,6 @@ DEFAULT_BATCH_SIZE = 32
 
 # Records of a stream that are shuffled at a time, 13 MB of 28x28; and bytes, of larger images.
 _WINDOW, _WINDOW_BYTES = 16384, 1 << 28
-
-Augmentation = RandomAugment | AugmentOptions | ImageDataGenerator | None
 
 
 class Source(abc.ABC):
@@ -74,6 +67,19 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def batches(self, span: Span) -> Any:
         """Returns what Keras iterates over, for a part of the training."""
+
+    def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """Returns the devices' shares of batches: those of a worker's devices, in turn.
+
+        Args:
+            span: With steps.
+            context: Names the worker.
+
+        Returns:
+            A dataset of (what `prepare` takes, float32 scalar); the latter weighs each row, so that
+            the mean over devices is that over the batch.
+        """
+        return _shares(self.batches(span), context)
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027
         """Is called before Keras iterates over `batches` for an epoch."""
@@ -110,18 +116,27 @@ def make_source(
     batch_size: int | None,
     validation_split: float,
     shuffle: bool,
-    augment: Augmentation,
-    standardize: Standardize | None,
     seed: int,
+    **changes: Any,
 ) -> Source:
     """Returns the source for the arguments of `asl_fast.fit`.
+
+    Args:
+        model: Compiled.
+        x: As for `fit`.
+        y: As for `fit`.
+        sample_weight: As for `fit`.
+        batch_size: As for `fit`.
+        validation_split: As for `fit`; 0.0 where validation data are given.
+        shuffle: As for `fit`.
+        seed: As for `fit`.
+        **changes: `augment`, `standardize` and `targets`, as for `fit`.
 
     Raises:
         ValueError: Arguments that don't go with x; names them.
     """
     x = replace_keras_iterator(x)
-    listed = x if isinstance(x, list | tuple) else [x]
-    arrays = not isinstance(x, Records) and all(hasattr(array, "shape") for array in listed)
+    arrays = is_arrays(x) and not isinstance(x, Records)
     if validation_split and not arrays:
         raise ValueError(
             "`validation_split` is only supported where `x` is arrays: set rows apart and give "
@@ -129,9 +144,9 @@ def make_source(
         )
     extras = {"y": y, "sample_weight": sample_weight, "batch_size": batch_size}
     if isinstance(x, Iterator):
-        _refuse(x, "which brings its own", **extras, augment=augment, standardize=standardize)
-        return _IteratorSource(x, shuffle)
-    preprocessing = _Preprocessing(model, augment, standardize, seed)
+        _refuse(x, "which brings its own", **extras, **changes)
+        return KerasSource(x.sequence()) if x.by_keras else _IteratorSource(x, shuffle)
+    preprocessing = Preprocessing(model, seed=seed, **changes)
     if isinstance(x, tf.data.Dataset):
         _refuse(x, "which brings its own", **extras)
         return _DatasetSource(x, preprocessing)
@@ -140,10 +155,33 @@ def make_source(
         _refuse(x, "which brings its own", y=y, sample_weight=sample_weight)
         return _RecordsSource(x, batch_size, shuffle, seed, preprocessing)
     if arrays:
-        data = (x, y, sample_weight)
+        data = _packed(x, y, sample_weight)
         return _ArraySource(data, batch_size, validation_split, shuffle, seed, preprocessing)
-    _refuse(x, "whose batches Keras makes", augment=augment, standardize=standardize, **extras)
+    if x is None or isinstance(x, list | dict | str | bytes | int | float):
+        raise ValueError(
+            "`x` must be arrays, or lists or dictionaries of them, Records, an iterator or a "
+            f"tf.data.Dataset. Received: {type(x).__name__}"
+        )
+    _refuse(x, "whose batches Keras makes", **changes, **extras)
     return KerasSource(x)
+
+
+def _packed(x: Any, y: Any, sample_weight: Any) -> Any:
+    """Returns arrays as `keras.Model.fit` gives their rows to the model's step."""
+    x, y = as_arrays("x", x), as_arrays("y", y)
+    weights = as_arrays("sample_weight", sample_weight)
+    if weights is not None:
+        if y is None:
+            raise ValueError("`sample_weight` must be None where there is no `y` to weigh")
+        if tf.nest.is_nested(y) and not tf.nest.is_nested(weights):
+            weights = tf.nest.map_structure(lambda _: weights, y)
+        try:
+            tf.nest.assert_same_structure(y, weights)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "`sample_weight` must be one array, or arrays in the structure of `y`"
+            ) from None
+    return keras.utils.pack_x_y_sample_weight(x, y, weights)
 
 
 def _refuse(x: Any, because: str, **arguments: Any) -> None:
@@ -189,62 +227,10 @@ class _IteratorSource(Source):
         return numbered.skip(self._skipped)
 
 
-class _Preprocessing:
-    """Augments and standardises stored images."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        augment: Augmentation,
-        standardize: Standardize | None,
-        seed: int,
-    ) -> None:
-        self._standardize: Any = standardize
-        if isinstance(augment, ImageDataGenerator):
-            if standardize is not None:
-                raise ValueError(
-                    "`standardize` must be None where `augment` is an ImageDataGenerator, which "
-                    "standardises too"
-                )
-            self._standardize, augment = augment.standardized, augment.augment_options()
-        if isinstance(augment, AugmentOptions):
-            augment = RandomAugment(**dataclasses.asdict(augment), seed=seed, dtype="float32")
-        self._augment = augment
-        self.augments = augment is not None and not augment.options.idle
-        self._mixable = mixable_labels(model, augment.then if augment is not None else ())
-
-    def prepare(self, batch: Batch) -> Any:
-        """Augments and standardises a batch whose data are (x, y, weights)."""
-        x, y, weights = batch.data
-        images = x[0] if isinstance(x, tuple) else x
-        if self._augment is not None:
-            # The layers behind it may mix images, and then their labels too.
-            labels = self._mixable(y)
-            images = self._augment(images, batch.samples, batch.epoch, labels=labels, training=True)
-            if labels is not None:
-                images, labels = images
-                y = tf.squeeze(labels, 1) if y.shape.rank == 1 and labels.shape[1] == 1 else labels
-        x = self.standardized((images, *x[1:]) if isinstance(x, tuple) else images)
-        return (x, y) if weights is None else (x, y, weights)
-
-    def standardized(self, x: Any) -> Any:
-        """Standardises the images of a model's inputs without augmenting them."""
-        if isinstance(x, tuple):
-            return self.standardized(x[0]), *x[1:]
-        if self._standardize is None:
-            return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
-        return self._standardize(tf.cast(x, tf.float32))
-
-    @property
-    def standardizes(self) -> bool:
-        """Whether a standardisation was given."""
-        return self._standardize is not None
-
-
 class PreparedSource(Source):
     """Images that are augmented and standardised as `fit` was asked to."""
 
-    def __init__(self, preprocessing: _Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing.prepare, preprocessing.augments)
         self.standardizes = preprocessing.standardizes
         self._standardized = preprocessing.standardized
@@ -253,33 +239,30 @@ class PreparedSource(Source):
         """Returns batches of validation data as the network takes them.
 
         Args:
-            stored: (x, y) or (x, y, weights), `Records`, or a dataset of batches.
+            stored: (x,), (x, y) or (x, y, weights), `Records`, or a dataset of batches.
             batch_size: Int; not for a dataset.
         """
-
-        def standardize(*batch: Any) -> Any:
-            x = self._standardized(batch[0])
-            return (x, *batch[1:]) if len(batch) > 1 else x
-
         if isinstance(stored, tf.data.Dataset):
             # Tuning is up to the user.
-            return stored.map(standardize, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+            return mapped(stored, self._standardized).prefetch(tf.data.AUTOTUNE)
         if isinstance(stored, Records):
             batches = stored.batches(batch_size)
         else:
             with tf.device("CPU"):
-                rows = tf.data.Dataset.from_tensor_slices(_without_float64(stored))
+                rows = tf.data.Dataset.from_tensor_slices(stored)
             batches = rows.batch(batch_size)
-        return without_autotuning(batches.map(standardize).prefetch(tf.data.AUTOTUNE))
+        return without_autotuning(mapped(batches, self._standardized).prefetch(tf.data.AUTOTUNE))
 
 
 class _DatasetSource(PreparedSource):
     """A dataset of batches."""
 
-    def __init__(self, dataset: tf.data.Dataset, preprocessing: _Preprocessing) -> None:
+    def __init__(self, dataset: tf.data.Dataset, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
         self._dataset = dataset
         self._cardinality = int(dataset.cardinality())
+        if not self._cardinality:
+            raise ValueError("`x` must yield batches. Received: an empty tf.data.Dataset")
         self.steps_per_pass = self._cardinality if self._cardinality > 0 else None
         with tf.device("CPU"):
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -314,9 +297,19 @@ class _DatasetSource(PreparedSource):
 
 
 def _dataset_batch(data: Any, first: Any, epoch: tf.Tensor) -> Batch:
-    rows = tf.shape(tf.nest.flatten(data)[0], tf.int64)[0]
-    samples = first + tf.range(rows)
-    return Batch(keras.utils.unpack_x_y_sample_weight(data), samples, epoch)
+    return Batch(data, first + tf.range(_rows(data)), epoch)
+
+
+def _rows(data: Any) -> tf.Tensor:
+    """Returns the number of rows in a batch, int64."""
+    for values in tf.nest.flatten(data):
+        if isinstance(values, tf.RaggedTensor):
+            return tf.cast(values.nrows(), tf.int64)
+        if isinstance(values, tf.SparseTensor):
+            return values.dense_shape[0]
+        if isinstance(values, tf.Tensor) and values.shape.rank != 0:
+            return tf.shape(values, tf.int64)[0]
+    return tf.constant(0, tf.int64)
 
 
 class StoredSource(PreparedSource):
@@ -328,22 +321,9 @@ class StoredSource(PreparedSource):
 
     held_out: Any = None
 
-    def __init__(self, batch_size: int, preprocessing: _Preprocessing) -> None:
+    def __init__(self, batch_size: int, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
         self.batch_size = batch_size
-
-    @abc.abstractmethod
-    def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """Returns the devices' shares of batches: those of a worker's devices, in turn.
-
-        Args:
-            span: With steps.
-            context: Names the worker.
-
-        Returns:
-            A dataset of (what `prepare` takes, float32 scalar); the latter weighs each row, so that
-            the mean over devices is that over the batch.
-        """
 
 
 class _RecordsSource(StoredSource):
@@ -355,7 +335,7 @@ class _RecordsSource(StoredSource):
         batch_size: int,
         shuffle: bool,
         seed: int,
-        preprocessing: _Preprocessing,
+        preprocessing: Preprocessing,
     ) -> None:
         super().__init__(batch_size, preprocessing)
         self._records = records
@@ -405,11 +385,11 @@ class _RecordsSource(StoredSource):
 def _record_batch(
     rows: tf.Tensor, images: tf.Tensor, classes: tf.Tensor, epoch: tf.Tensor
 ) -> Batch:
-    return Batch((images, classes, None), rows, epoch)
+    return Batch((images, classes), rows, epoch)
 
 
 class _ArraySource(StoredSource):
-    """Arrays in memory: x, y and weights."""
+    """Arrays in memory: x, (x, y) or (x, y, weights)."""
 
     resumable = mergeable = True
 
@@ -420,10 +400,9 @@ class _ArraySource(StoredSource):
         validation_split: float,
         shuffle: bool,
         seed: int,
-        preprocessing: _Preprocessing,
+        preprocessing: Preprocessing,
     ) -> None:
         super().__init__(batch_size, preprocessing)
-        arrays = _without_float64(arrays)
         lengths = {len(array) for array in tf.nest.flatten(arrays) if array is not None}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
@@ -438,12 +417,10 @@ class _ArraySource(StoredSource):
                     f"`validation_split` must leave rows on both sides of {total}. Received: "
                     f"{validation_split!r}"
                 )
-            self.held_out = tuple(
-                each(lambda a: a[rows:], array) for array in arrays if array is not None
-            )
+            self.held_out = each(lambda a: a[rows:], arrays)
             arrays = each(lambda a: a[:rows], arrays)
         self._rows = rows
-        self.tensors = each(lambda array: shared(array)[1], arrays)
+        self.tensors = each(_tensor, arrays)
         self.steps_per_pass = steps_per_epoch(rows, batch_size)
         self._order: dict[str, Any] = {"seed": seed, "shuffle": shuffle}
 
@@ -468,21 +445,38 @@ class _ArraySource(StoredSource):
         )
 
     def replica_batches(self, span: Span, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        replicas, mine = context.num_replicas_in_sync, _replicas_of(context)
+        return _shares(self.indices(span, 1), context, lambda own: gathered(self.tensors, own))
 
-        def share(whole: Batch, replica: tf.Tensor) -> tuple[Batch, tf.Tensor]:
-            own = whole.samples[replica::replicas]
-            weight = tf.size(own) * replicas / tf.size(whole.samples)
-            # A device without a row gets one that counts for nothing.
-            own = tf.cond(tf.size(own) > 0, lambda: own, lambda: whole.samples[:1])
-            return gathered(self.tensors, whole._replace(samples=own)), tf.cast(weight, tf.float32)
 
-        def shares(whole: Batch) -> tf.data.Dataset:
-            numbers = tf.data.Dataset.range(mine[0], mine[-1] + 1)
-            return numbers.map(lambda replica: share(whole, replica))
+def _tensor(array: Any) -> tf.Tensor:
+    return array if isinstance(array, tf.Tensor) else shared(array)[1]
 
-        batches = self.indices(span, 1)
-        return batches.flat_map(shares).prefetch(tf.data.AUTOTUNE)
+
+def _shares(
+    batches: tf.data.Dataset,
+    context: tf.distribute.InputContext,
+    complete: Callable[[Batch], Batch] = lambda own: own,
+) -> tf.data.Dataset:
+    """Shares the rows of each batch among all devices; yields those of a worker's, in turn.
+
+    Every worker goes through all batches, which must come in the same order on each.
+    """
+    replicas, mine = context.num_replicas_in_sync, _replicas_of(context)
+
+    def share(whole: Batch, replica: tf.Tensor) -> tuple[Batch, tf.Tensor]:
+        count = tf.size(whole.samples, tf.int64)
+        rows = tf.range(replica, count, replicas)
+        weight = tf.size(rows) * replicas / tf.cast(count, tf.int32)
+        # A device without a row gets one that counts for nothing.
+        rows = tf.cond(tf.size(rows) > 0, lambda: rows, lambda: tf.zeros([1], tf.int64))
+        own = each(lambda values: tf.gather(values, rows), whole._replace(epoch=None))
+        return complete(own._replace(epoch=whole.epoch)), tf.cast(weight, tf.float32)
+
+    def shares(whole: Batch) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(mine[0], mine[-1] + 1)
+        return numbers.map(lambda replica: share(whole, replica))
+
+    return batches.flat_map(shares).prefetch(tf.data.AUTOTUNE)
 
 
 def _replicas_of(context: tf.distribute.InputContext) -> range:
@@ -490,15 +484,3 @@ def _replicas_of(context: tf.distribute.InputContext) -> range:
     per_worker = context.num_replicas_in_sync // context.num_input_pipelines
     first = context.input_pipeline_id * per_worker
     return range(first, first + per_worker)
-
-
-def _without_float64(arrays: Any) -> Any:
-    """Returns a structure of arrays as `tf.data` takes it, in Keras's float type."""
-    if isinstance(arrays, list | tuple):
-        return tuple(_without_float64(part) for part in arrays)
-    if isinstance(arrays, dict):
-        return {name: _without_float64(part) for name, part in arrays.items()}
-    if arrays is None:
-        return None
-    array = np.asarray(arrays)
-    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array

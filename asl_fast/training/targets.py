@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from asl_fast.system import private_api
 
-__all__ = ["check_labels", "fitting_labels", "mixable_labels"]
+__all__ = ["check_labels", "fitting_labels", "has_own_step", "mixable_labels", "mixing_layer"]
 
 # Keras's and KerasCV's layers that mix the images of a batch, and so their labels.
 _MIXING = {"CutMix", "FourierMix", "MixUp", "Mosaic"}
@@ -43,8 +43,19 @@ def _classes(model: keras.Model) -> int | None:
     return shape[1]
 
 
+def has_own_step(model: keras.Model) -> bool:
+    """Returns whether a model's class or user says what happens in a step, or to its loss.
+
+    Such a step gets exactly what Keras would give it.
+    """
+    return "train_step" in vars(model) or any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in ("train_step", "compute_loss")
+    )
+
+
 def check_labels(model: keras.Model, y: Any) -> None:
-    """Refuses integer labels that the model has no class for.
+    """Refuses integer labels that the model has no class for, and strings.
 
     Args:
         model: Compiled.
@@ -53,6 +64,10 @@ def check_labels(model: keras.Model, y: Any) -> None:
     Raises:
         ValueError: Names the first row.
     """
+    if has_own_step(model):
+        return
+    for part in tf.nest.flatten(y):
+        _check_numbers(part)
     classes = _classes(model)
     if classes is None or not isinstance(y, np.ndarray) or not y.size:
         return
@@ -78,6 +93,8 @@ def fitting_labels(model: keras.Model) -> Callable[[Any], Any]:
     kind, classes = _kind(model), _classes(model)
 
     def fit(y: Any) -> Any:
+        for part in tf.nest.flatten(y):
+            _check_numbers(part)
         if classes is None or not isinstance(y, tf.Tensor) or y.shape.rank is None:
             return y
         last = y.shape[-1] if y.shape.rank == 2 else 1
@@ -93,6 +110,14 @@ def fitting_labels(model: keras.Model) -> Callable[[Any], Any]:
         return y
 
     return fit
+
+
+def _check_numbers(y: Any) -> None:
+    if isinstance(y, tf.Tensor) and y.dtype == tf.string:
+        raise ValueError(
+            "`y` holds strings, but the model's loss takes numbers: number the classes first, as "
+            "by `names, y = np.unique(y, return_inverse=True)`"
+        )
 
 
 def mixable_labels(
@@ -114,7 +139,7 @@ def mixable_labels(
     Raises:
         ValueError: On labels that can't be mixed, or a loss that takes integers; when called.
     """
-    mixer = _mixer(layers)
+    mixer = mixing_layer(layers)
     fitting, kind, classes = fitting_labels(model), _kind(model), _classes(model)
     shape = getattr(model, "output_shape", None)
     single = isinstance(shape, tuple) and len(shape) == 2 and shape[1] == 1
@@ -144,7 +169,7 @@ def mixable_labels(
     return mixable
 
 
-def _mixer(layers: Sequence[keras.layers.Layer]) -> str | None:
+def mixing_layer(layers: Sequence[keras.layers.Layer]) -> str | None:
     """Returns the name of the first layer that mixes labels, or None."""
     for layer in layers:
         for inner in private_api.flatten_layers(layer, include_self=True):

@@ -1,6 +1,7 @@
 """`AugmentOptions`: the options of all transforms in one; the list of transforms."""
 
 import dataclasses
+import functools
 import inspect
 import textwrap
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ class AugmentOptions(RandomErasing, Brightness, ChannelShift, Flip, Zoom, Shear,
             is_pair(limits) and limits[0] < limits[1],
         )
 
-    @property
+    @functools.cached_property
     def transforms(self) -> tuple[Transform, ...]:
         """All transforms with these options, in the order in which they are drawn and applied."""
         return tuple(
@@ -90,7 +91,7 @@ class AugmentOptions(RandomErasing, Brightness, ChannelShift, Flip, Zoom, Shear,
             for transform in TRANSFORMS
         )
 
-    @property
+    @functools.cached_property
     def idle(self) -> bool:
         """Whether no image is ever changed."""
         return not any(transform.active for transform in self.transforms)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "finite",
     "is_finite_pair",
     "is_pair",
+    "is_seed",
     "plain",
 ]
 
@@ -69,6 +70,13 @@ def is_finite_pair(value: object) -> bool:
 def is_pair(value: object, least: float = -math.inf) -> bool:
     """Returns whether a value is a tuple (lower, upper) with `least` <= lower <= upper."""
     return is_finite_pair(value) and least <= value[0] <= value[1]  # type: ignore[index]
+
+
+def is_seed(value: object) -> bool:
+    """Returns whether a value is None or an int in [0, 2**32), Python's or NumPy's."""
+    if value is None:
+        return True
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 2**32
 
 
 def plain(value: object) -> object:

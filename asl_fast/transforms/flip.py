@@ -13,9 +13,9 @@ from asl_fast.transforms.transform import (
     Side,
     Tensor,
     Transform,
+    indicated,
     option,
     real,
-    tf,
 )
 
 __all__ = ["Flip"]
@@ -51,8 +51,8 @@ class Flip(Transform):
     def draw(self, units: Sequence[Tensor], height: Side, width: Side) -> Parameters:
         """Draws which images are mirrored."""
         return {
-            "flip_horizontal": tf.cast(units[0] < 0.5 * self.horizontal_flip, tf.float32),
-            "flip_vertical": tf.cast(units[1] < 0.5 * self.vertical_flip, tf.float32),
+            "flip_horizontal": indicated(units[0] < 0.5 * self.horizontal_flip),
+            "flip_vertical": indicated(units[1] < 0.5 * self.vertical_flip),
         }
 
     def replay(self, generator: Any, height: int, width: int) -> Mapping[str, Any]:

@@ -1,7 +1,6 @@
 """`RandomAugment`: the random augmentation of a whole batch as one Keras layer."""
 
 import dataclasses
-import functools
 import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +12,21 @@ import tensorflow as tf
 from asl_fast.system.private_api import silence_retracing_warning
 from asl_fast.transforms import annotations, augmentation
 from asl_fast.transforms.augment_options import AugmentOptions, options_text, signature
-from asl_fast.transforms.checks import check, check_choice, finite, plain
+from asl_fast.transforms.checks import check, check_choice, finite, is_seed, plain
 from asl_fast.transforms.fill_modes import FILL_MODES
+from asl_fast.transforms.registration import PACKAGE
+from asl_fast.transforms.tensorflow_layer import CallCounter, TensorFlowLayer
 from asl_fast.transforms.transform import Parameters, Side, image_shape
 
-__all__ = ["RandomAugment", "forget_programs"]
+__all__ = ["RandomAugment"]
 
 
 _MOVED = {"images", "labels", "segmentation_masks", "bounding_boxes", "keypoints"}
 _OPTIONS = {field.name for field in dataclasses.fields(AugmentOptions)}
 
 
-@keras.saving.register_keras_serializable(package="asl_fast")
-class RandomAugment(keras.layers.Layer):
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class RandomAugment(TensorFlowLayer):
     """Augments each image of a batch at random, on the device.
 
     The options are those of Keras's `ImageDataGenerator`; `AugmentOptions` describes their
@@ -95,7 +96,9 @@ class RandomAugment(keras.layers.Layer):
         check("mask_cval", "a finite number", mask_cval, finite(mask_cval))
         self.seed = _seed(seed)
         self.then = list(then)
-        self.seed_generator = keras.random.SeedGenerator(self.seed)
+        of_keras = keras.config.backend() == "tensorflow"
+        counter = keras.random.SeedGenerator if of_keras else CallCounter
+        self.seed_generator = counter(self.seed)
 
     def draw(
         self,
@@ -141,6 +144,9 @@ class RandomAugment(keras.layers.Layer):
         batch = images if images.shape.rank == 4 else images[None]
         pixels = tf.cast(self._applied(batch, parameters), self.compute_dtype)
         return pixels if images.shape.rank == 4 else pixels[0]
+
+    def build(self, input_shape: Any) -> None:
+        """Makes nothing: the layers in `then` are built when they are called."""
 
     def call(
         self,
@@ -239,7 +245,15 @@ class RandomAugment(keras.layers.Layer):
             for name, values in parameters.items()
             if values is not None
         }
-        program = _applying(self.options, tuple(batch.shape[1:]), batch.dtype)
+        shape = tuple(batch.shape[1:])
+        program = _kept(
+            _applying,
+            self.options,
+            shape,
+            batch.dtype,
+            jit_compile=None not in shape,
+            reduce_retracing=True,
+        )
         return program(batch, parameters)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -292,10 +306,9 @@ class RandomAugment(keras.layers.Layer):
 
 
 def _seed(seed: Any) -> int:
-    seed = random.randrange(2**32) if seed is None else plain(seed)
-    whole = isinstance(seed, int) and not isinstance(seed, bool)
-    check("seed", "an int in [0, 2**32) or None", seed, whole and 0 <= seed < 2**32)
-    return seed
+    seed = plain(seed)
+    check("seed", "an int in [0, 2**32) or None", seed, is_seed(seed))
+    return random.randrange(2**32) if seed is None else seed
 
 
 RandomAugment.__doc__ = (RandomAugment.__doc__ or "").replace("{options}", options_text(8))
@@ -308,17 +321,22 @@ RandomAugment.__signature__ = _plain.replace(
 )
 
 
-def forget_programs() -> None:
-    """Drops the compiled programs; they are made anew when they are needed."""
-    for programs in (_drawing, _applying, _program):
-        programs.cache_clear()
+# XLA never gives back the memory of a program, 5 MiB each: so many are compiled for eager calls.
+_MOST = 24
+_programs: dict[Any, Any] = {}
 
 
-def _traced(function: Callable[..., Any], **options: Any) -> Any:
-    traced = tf.function(function, autograph=False, **options)
-    # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
-    silence_retracing_warning(traced)
-    return traced
+def _kept(make: Callable[..., Callable[..., Any]], *what: Any, **options: Any) -> Any:
+    """Returns the compiled program `make(*what)`, or for eager calls beyond `_MOST` it as it is."""
+    key = make, what
+    if key not in _programs:
+        function = make(*what)
+        if len(_programs) >= _MOST and tf.executing_eagerly():
+            return function
+        _programs[key] = tf.function(function, autograph=False, **options)
+        # TensorFlow counts tracings by code, so five layers look to it like one traced too often.
+        silence_retracing_warning(_programs[key])
+    return _programs[key]
 
 
 def _sides(options: AugmentOptions, images: tf.Tensor) -> tuple[Side, Side]:
@@ -330,32 +348,41 @@ def _sides(options: AugmentOptions, images: tf.Tensor) -> tuple[Side, Side]:
 def _drawn(
     options: AugmentOptions, key: tf.Tensor, indices: tf.Tensor, height: Side, width: Side
 ) -> dict[str, tf.Tensor]:
-    if isinstance(height, int) and isinstance(width, int):
-        return _drawing(options, height, width)(key, indices)
-    return augmentation.draw(options, key, indices, height, width)
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return augmentation.draw(options, key, indices, height, width)
+    program = _kept(_drawing, options, height, width, jit_compile=True, reduce_retracing=True)
+    return program(key, indices)
 
 
-@functools.lru_cache(maxsize=64)
 def _drawing(
     options: AugmentOptions, height: int, width: int
 ) -> Callable[..., dict[str, tf.Tensor]]:
     def draw(key: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor]:
         return augmentation.draw(options, key, indices, height, width)
 
-    return _traced(draw, jit_compile=True, reduce_retracing=True)
+    return draw
 
 
-@functools.lru_cache(maxsize=64)
 def _applying(
     options: AugmentOptions, shape: tuple[int | None, ...], dtype: tf.DType
 ) -> Callable[..., tf.Tensor]:
     def apply(images: tf.Tensor, parameters: Parameters) -> tf.Tensor:
         return augmentation.apply(options, images, parameters)
 
-    return _traced(apply, jit_compile=None not in shape, reduce_retracing=True)
+    return apply
 
 
-@functools.lru_cache(maxsize=64)
+def _augmenting(
+    options: AugmentOptions, shape: tuple[int | None, ...], dtype: tf.DType
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    def augment(images: tf.Tensor, key: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
+        height, width = _sides(options, images)
+        parameters = augmentation.draw(options, key, samples, height, width)
+        return augmentation.apply(options, images, parameters)
+
+    return augment
+
+
 def _program(
     options: AugmentOptions, shape: tuple[int | None, ...], dtype: tf.DType
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -364,14 +391,11 @@ def _program(
     Images of unknown sides get a program that is not compiled by XLA, which would compile one for
     each size that comes.
     """
-
-    def augment(images: tf.Tensor, key: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
-        height, width = _sides(options, images)
-        parameters = augmentation.draw(options, key, samples, height, width)
-        return augmentation.apply(options, images, parameters)
-
-    return _traced(
-        augment,
+    return _kept(
+        _augmenting,
+        options,
+        shape,
+        dtype,
         input_signature=[
             tf.TensorSpec([None, *shape], dtype),
             tf.TensorSpec([2], tf.uint32),

@@ -14,9 +14,9 @@ from asl_fast.transforms.transform import (
     Tensor,
     Transform,
     between,
+    chosen,
     option,
     real,
-    tf,
 )
 
 __all__ = ["Range", "Shift"]
@@ -97,8 +97,7 @@ def _drawn(unit: Tensor, limit: Range, side: Side) -> Tensor:
     scale = real(side) if max(values, default=0) < 1 else 1.0
     # A value and a sign in one draw: all values, and all of them negated.
     signed = [*values, *(-value for value in values)] or [0]
-    place = tf.cast(unit * len(signed), tf.int32)
-    return scale * tf.gather(tf.constant(signed, tf.float32), place)
+    return scale * chosen(unit, signed)
 
 
 def _replayed(generator: Any, limit: Range, side: int) -> Any:

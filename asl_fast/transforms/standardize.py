@@ -11,15 +11,17 @@ import tensorflow as tf
 
 from asl_fast.transforms import statistics
 from asl_fast.transforms.random_augment import RandomAugment
+from asl_fast.transforms.registration import PACKAGE
 from asl_fast.transforms.standardize_options import StandardizeOptions
+from asl_fast.transforms.tensorflow_layer import TensorFlowLayer
 
 __all__ = ["Standardize", "center", "normalize", "samplewise", "whiten", "with_implied"]
 
 _BATCH = 1024  # of arrays that `fit` is given whole
 
 
-@keras.saving.register_keras_serializable(package="asl_fast")
-class Standardize(keras.layers.Layer):
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Standardize(TensorFlowLayer):
     """Standardises images as Keras's `ImageDataGenerator` does, on the device.
 
     In the generator's order: `preprocessing_function`, `rescale`, samplewise centre and standard
@@ -199,9 +201,9 @@ class Standardize(keras.layers.Layer):
             )
         if not (images.dtype.is_integer or images.dtype.is_bool or images.dtype.is_floating):
             raise ValueError(f"`images` must be numbers. Received: {images.dtype.name}")
-        if self.fitted is not None:
+        if options.featurewise_center:
             with tf.init_scope():  # the value now, also while a graph is traced
-                if not float(self.fitted):
+                if self.fitted is None or not float(self.fitted):
                     raise ValueError("`Standardize` has no statistics yet: call `fit` first")
         x = tf.cast(images, tf.float32)
         if options.preprocessing_function is not None:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from asl_fast.transforms.transform import Tensor, tf
 
-__all__ = ["as_uniform", "threefry2x32", "uniform"]
+__all__ = ["PARITY", "ROTATIONS", "ROUND_GROUPS", "as_uniform", "threefry2x32", "uniform"]
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = 0x1BD11BDA
-_ROUND_GROUPS = 5  # of four rounds each
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+ROUND_GROUPS = 5  # of four rounds each
 
 
 def _rotate_left(x: Tensor, bits: int) -> Tensor:
@@ -35,11 +35,11 @@ def threefry2x32(
     Returns:
         Two uint32 tensors of the counter's shape.
     """
-    parity = tf.constant(_PARITY, tf.uint32)
+    parity = tf.constant(PARITY, tf.uint32)
     keys = (*key, tf.bitwise.bitwise_xor(parity, tf.bitwise.bitwise_xor(*key)))
     x0, x1 = counter[0] + keys[0], counter[1] + keys[1]
-    for group in range(_ROUND_GROUPS):
-        for bits in _ROTATIONS[group % 2]:
+    for group in range(ROUND_GROUPS):
+        for bits in ROTATIONS[group % 2]:
             x0 = x0 + x1
             x1 = tf.bitwise.bitwise_xor(_rotate_left(x1, bits), x0)
         x0 = x0 + keys[(group + 1) % 3]

@@ -33,7 +33,9 @@ __all__ = [
     "Tensor",
     "Transform",
     "between",
+    "chosen",
     "image_shape",
+    "indicated",
     "option",
     "per_image",
     "real",
@@ -227,6 +229,23 @@ def real(side: Side) -> Tensor:
 def between(unit: Tensor, lower: float, upper: float) -> Tensor:
     """Maps uniform numbers in [0, 1) to [lower, upper)."""
     return lower + (upper - lower) * unit
+
+
+def indicated(condition: Tensor) -> Tensor:
+    """Returns 1.0 where a condition holds and 0.0 elsewhere: a tensor, or an array of NumPy's."""
+    if hasattr(condition, "astype"):
+        return condition.astype("float32")
+    return tf.cast(condition, tf.float32)
+
+
+def chosen(unit: Tensor, values: Sequence[float]) -> Tensor:
+    """Picks a value by each uniform number in [0, 1), tensors or NumPy's."""
+    place = unit * len(values)
+    if hasattr(unit, "astype"):
+        import numpy as np
+
+        return np.array(values, "float32")[place.astype("int32")]
+    return tf.gather(tf.constant(values, tf.float32), tf.cast(place, tf.int32))
 
 
 def per_image(values: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from tests.samples import blobs
         "disk full, shard",
         "disk full, cache",
         "killed, cache",
-        "cut short, cache",
+        "damaged, cache",
+        "killed, folder replaced",
         "unwritable, cache",
     ],
 )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from asl_fast.inference import demo
 from tests.samples import write_csv
 
 
@@ -40,3 +41,14 @@ def test_an_unknown_range_is_said_once_and_can_be_chosen(asl_fast_here, model, t
     for arguments, letter in ([], "A"), (["--pixels", "0-255"], "D"), (["--pixels", "-1-1"], "A"):
         result = asl_fast_here("predict", model, tmp_path / "a.png", *letters, *arguments)
         assert json.loads(result.stdout)[0]["letter"] == letter
+
+
+def test_the_demo_takes_range_and_letters(asl_fast_here, model, monkeypatch):
+    served = []
+    monkeypatch.setattr(demo, "serve", lambda classifier, *rest: served.append(classifier))
+    letters = "ABCDEFGHIKLMNOPQRSTUVWXY"
+    for pixels, letter in ("0-1", "A"), ("0-255", "D"):
+        result = asl_fast_here("demo", model, "--letters", letters, "--pixels", pixels)
+        assert result.returncode == 0, result.stderr
+        assert served.pop().predict(np.full((28, 28), 200, np.uint8))[0].letter == letter
+    assert "--letters" in asl_fast_here("demo", model).stderr

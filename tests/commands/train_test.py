@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asl_fast import Checkpoints, build_cnn
+from asl_fast.data import dataset
 from asl_fast.data import synthetic_hands as hands
-from asl_fast.training import run
+from asl_fast.data.convert import convert
+from asl_fast.data.synthetic_hands import LETTERS
+from asl_fast.models import saving
+from asl_fast.training import run, run_folder
+from asl_fast.training.run_folder import RunSettings
 from tests import forked
 from tests.samples import blobs, write_csv
 
@@ -36,7 +42,7 @@ def test_every_option_reaches_the_run(asl_fast_here, calls, folder, tmp_path, mo
     changes |= {"label_smoothing": 0.75, "batch_norm_momentum": 0.875, "calibration": 0.25}
     settings = {"recipe": "best", "seed": 3, "precision": "float32", "jit": "off"}
     settings |= {"resident": "on", "steps_per_execution": 4, "strategy": "none"}
-    settings |= {"checkpoint_seconds": 5.0, "out": Path("x[/b] :cat:")}
+    settings |= {"checkpoint_seconds": 5.0, "out": Path("x[/b] :cat:"), "damaged": "skip"}
     settings |= {"network": "MobileNetV2", "weights": "imagenet"}
     options = [
         text
@@ -73,21 +79,27 @@ def test_train_then_evaluate(asl_fast, asl_fast_here, folder, tmp_path):
     assert "of 48, mirror images averaged in" in table
 
 
-def test_ctrl_c_stops_a_run_that_can_then_be_resumed(asl_fast_here, folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "shell"), [(signal.SIGINT, ""), (signal.SIGTERM, "&")])
+def test_a_signal_stops_a_run_that_can_then_be_resumed(
+    asl_fast_here, folder, tmp_path, monkeypatch, number, shell
+):
     out = tmp_path / "run"
     options = ["--recipe", "course", "--data", folder, "--epochs", 60, "--batch-size", 8]
     options += ["--seed", 5, "--out", out]
-    process = forked.start(tmp_path / "log", forked.command_line, "train", *options)
-    deadline = time.monotonic() + 60
+    begin = forked.in_background if shell == "&" else forked.command_line
+    process = forked.start(tmp_path / "log", begin, "train", *options)
     while not list(out.glob("checkpoints/*.checkpoint")):
         assert process.is_alive(), (tmp_path / "log").read_text()
-        assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    if shell == "&":
+        os.kill(process.pid, signal.SIGINT)  # which is ignored
+    os.kill(process.pid, number)
     process.join()
     log = (tmp_path / "log").read_text()
-    assert process.exitcode == 130, log
+    assert process.exitcode == 128 + number, log
     assert f"Stopped. Resume with: asl-fast train --resume --out {out}" in log
+    if shell == "&":
+        return
 
     def train(dataset, out, **settings):
         assert (dataset.train.rows, settings["recipe"], settings["seed"]) == (120, "course", 5)
@@ -98,6 +110,30 @@ def test_ctrl_c_stops_a_run_that_can_then_be_resumed(asl_fast_here, folder, tmp_
     resumed = asl_fast_here("train", "--resume", "--out", out)
     assert resumed.returncode == 143, resumed.stderr
     assert "Stopped. Resume with:" in resumed.stderr
+
+
+def test_a_resumed_run_leaves_out_damaged_records_again(asl_fast_here, calls, folder, tmp_path):
+    for name in ("train", "valid"):
+        convert(folder / f"sign_mnist_{name}.csv", tmp_path / "records" / name, workers=1)
+        shard = next((tmp_path / "records" / name).glob("*.tfrecord"))
+        content = bytearray(shard.read_bytes())
+        content[40] ^= 1
+        shard.write_bytes(content)
+    data = dataset.load(tmp_path / "records", damaged="skip")
+    changes = {"epochs": 2, "batch_size": 40}
+    chosen = RunSettings(data.place, recipe="course", changes=changes, damaged="skip")
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 30, {})
+    with run_folder.opened(tmp_path / "run", checkpoints, chosen, resume=False):
+        pass
+    resumed = asl_fast_here("train", "--resume", "--out", tmp_path / "run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (calls[0]["rows"], calls[0]["damaged"]) == (119, "skip")
+    # What the finished run was measured on is read as it was, too.
+    facts = {"dataset": data.describe(), "settings": {"damaged": "skip"}}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(facts))
+    saving.save_model(build_cnn(), tmp_path / "run" / "model.keras", LETTERS)
+    measured = asl_fast_here("evaluate", tmp_path / "run", "--json")
+    assert json.loads(measured.stdout)["rows"] == 47
 
 
 def test_the_built_in_set_is_named_once_with_what_to_do(asl_fast_here, calls, monkeypatch):

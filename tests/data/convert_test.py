@@ -80,7 +80,7 @@ BAD = {
     "no rows": ("header.csv", {}, "header.csv has a header but no rows"),
     "both spellings": ("both.csv", {}, "holds the labels 9 and 24"),
     "no class": ("files.csv", {}, "files.csv, row 2: a cell is empty"),
-    "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: .*EOF"),
+    "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: unexpected end"),
     "no image": ("broken", {}, "1.png is no image that can be read"),
     "cut short": ("cut.csv.gz", {}, "cut short or damaged"),
     "one long row": ("long.csv", {}, "line 2 is longer"),
@@ -114,7 +114,8 @@ def test_what_cannot_be_converted_is_named(tmp_path, source, arguments, message)
     elif source == "cut.csv.gz":
         path.write_bytes(write_csv(path, images, labels).read_bytes()[:-2000])
     elif source == "long.csv":
-        path.write_text("label,pixel1\n" + "1" * (40 << 20))
+        header = ",".join(["label", *(f"pixel{i}" for i in range(1, 785))])
+        path.write_text(f"{header}\n" + "1" * (40 << 20))
     with pytest.raises(InputError, match=message):
         convert(path, tmp_path / "data", **{"shard_rows": 40, "workers": 1, **arguments})
     assert not (tmp_path / "data" / "index.json").exists()
@@ -154,7 +155,7 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path):
     command = [sys.executable, tmp_path / "killing.py", path, tmp_path / "data", "4"]
     process = subprocess.run(command, start_new_session=True, env=os.environ)
     assert process.returncode == -9
-    before = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/*.tfrecord")}
+    before = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/part*.tfrecord")}
     assert 4 <= len(before) < 10
     with pytest.raises(
         InputError, match="a stopped conversion of something else, or with other options"
@@ -164,8 +165,73 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path):
     after = {part.name: part.stat().st_mtime_ns for part in tmp_path.glob("data/*.tfrecord")}
     assert sum(after[name] == changed for name, changed in before.items()) >= 4
     np.testing.assert_array_equal(read(records)[0], images)
+    # The same again, also where it was killed just after its index.
+    leftover = tmp_path / "data" / ".part-000003.tfrecord.json"
+    for _ in range(2):
+        assert convert(path, tmp_path / "data", shard_rows=10) == records
+        assert not leftover.exists()
+        leftover.write_text("{}")
     with pytest.raises(InputError, match="holds converted data already"):
-        convert(path, tmp_path / "data", shard_rows=10)
+        convert(path, tmp_path / "data", shard_rows=20)
+
+
+def test_a_shard_that_was_damaged_before_the_end_is_written_anew(tmp_path):
+    path = write_csv(tmp_path / "train.csv", *blobs(100))
+
+    def stop(rows, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(path, tmp_path / "data", shard_rows=50, workers=1, progress=stop)
+    shard = tmp_path / "data" / "part-000000.tfrecord"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    convert(path, tmp_path / "data", shard_rows=50, workers=1)
+    assert shard.read_bytes() == content
+
+
+TAKEN = {
+    "blank lines at the end": lambda lines: [*lines, *["\n"] * 100],
+    "blank lines within": lambda lines: [*lines[:30], " \n", *["\n"] * 50, *lines[30:]],
+    "black images": lambda lines: [
+        *lines[:11], *["3" + ",0" * 784 + "\n"] * 10, *["4" + ",1" * 784 + "\n"] * 10, *lines[31:]
+    ],
+    "fractions of 0": lambda lines: [*lines[:11], *["3" + ",1.0" * 784 + "\n"] * 10, *lines[21:]],
+}  # fmt: skip
+REFUSED = {
+    "a cell too many": lambda lines: [*lines[:50], "7," + lines[50], *lines[51:]],
+    "too many cells in each row": lambda lines: [lines[0], *(f"7,{line}" for line in lines[1:])],
+    "a cell too few": lambda lines: [*lines[:99], lines[99].partition(",")[2]],
+    "all scaled": lambda lines: [lines[0], *["9" + ",1" * 784 + "\n"] * 60],
+    "some scaled": lambda lines: [*lines[:45], "9" + ",0.5" * 784 + "\n"],
+    "empty cells": lambda lines: [*lines[:45], "9" + "," * 784 + "\n"],
+    "semicolons": lambda lines: [line.replace(",", ";") for line in lines],
+    "a column twice": lambda lines: [lines[0].replace("pixel7,", "pixel8,"), *lines[1:]],
+    "a NUL": lambda lines: [*lines[:45], "9\0" + ",1" * 784 + "\n"],
+    "a quotation mark": lambda lines: [*lines[:45], '"9' + ",1" * 784 + "\n", *lines[45:]],
+}
+
+
+@pytest.mark.parametrize("change", [*TAKEN.values(), *REFUSED.values()], ids=[*TAKEN, *REFUSED])
+def test_a_conversion_takes_the_tables_that_a_training_takes(tmp_path, change):
+    path = write_csv(tmp_path / "train.csv", *blobs(100))
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    results = []
+    for use in (
+        load_csv,
+        lambda path: read(convert(path, tmp_path / "data", shard_rows=10, workers=1)),
+    ):
+        try:
+            results.append(use(path))
+        except InputError as error:
+            results.append(str(error))
+    if isinstance(results[0], str):
+        assert change in REFUSED.values()
+        assert results[0].partition(", row")[0] in results[1]
+    else:
+        assert change in TAKEN.values()
+        for expected, converted in zip(*results, strict=True):
+            np.testing.assert_array_equal(expected, converted)
 
 
 def test_both_tables_of_a_folder_are_converted_and_resumed(folder, tmp_path):

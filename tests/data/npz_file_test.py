@@ -40,6 +40,12 @@ def test_arrays_are_read_in_the_forms_that_people_save(tmp_path, changed):
     assert data.train.sha256 == dataset.load(saved(tmp_path)).train.sha256 != data.valid.sha256
 
 
+def test_labels_without_end_are_refused(tmp_path):
+    path = saved(tmp_path, y_train=np.zeros((1 << 20, 24), np.uint8))
+    with pytest.raises(InputError, match="y_train holds 25,165,824 numbers, too many for labels"):
+        dataset.load(path)
+
+
 def test_arrays_for_validation_are_preferred_to_those_for_a_test(tmp_path):
     path = saved(tmp_path, x_val=TRAIN[0][:24], y_val=TRAIN[1][:24])
     np.testing.assert_array_equal(dataset.load(path).valid.images, TRAIN[0][:24])

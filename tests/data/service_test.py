@@ -13,6 +13,7 @@ from asl_fast import Checkpoints, InputError, Records, fit
 from asl_fast.data import dataset, service
 from asl_fast.data.records import damage_in_words, write_index, write_shard
 from scripts.local_cluster import free_ports
+from tests import forked
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (230, 4, 4, 1)).astype(np.uint8)
 LABELS = np.arange(230) % 3
@@ -154,11 +155,15 @@ def test_a_dispatcher_started_anew_ends_the_training_in_words(start_service, tmp
         read()
 
 
-def test_a_long_wait_is_told_once(caplog):
+def test_a_long_wait_is_told_once(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(service.time, "monotonic", lambda: now[0])
     with service.Waiting("somewhere:1", seconds=0.1) as waiting:
         for _ in range(2):
             waiting.on_train_batch_begin(0)
-            time.sleep(0.3)
+            now[0] += 1
+            while not caplog.records:
+                time.sleep(0.01)
             waiting.on_train_batch_end(0)
     (record,) = caplog.records
     assert "tf.data service at somewhere:1 is gone" in record.getMessage()
@@ -166,7 +171,8 @@ def test_a_long_wait_is_told_once(caplog):
     with service.Waiting("somewhere:1", seconds=0.1) as waiting:
         waiting.on_train_batch_begin(0)
         waiting.on_train_batch_end(0)
-        time.sleep(0.3)
+        now[0] += 1
+        time.sleep(0.1)
     assert not caplog.records
 
 
@@ -213,7 +219,7 @@ with socket.create_server(("localhost", 0)) as server:
 def test_a_service_that_says_nothing_is_refused_in_time():
     # In a process of its own, as TensorFlow tries on; and the process must end all the same.
     said = subprocess.run(
-        [sys.executable, "-c", SILENT], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", SILENT], capture_output=True, text=True, timeout=1200
     )
     assert said.returncode == 0, said.stderr
     assert "No tf.data service with a worker answered at localhost:" in said.stdout
@@ -232,13 +238,20 @@ def test_where_it_cannot_be_reached_is_told():
             service.serve(port, 1, host, None, print)
 
 
-def test_it_ends_by_ctrl_c():
+@pytest.mark.parametrize(("number", "shell"), [(signal.SIGINT, ""), (signal.SIGTERM, "&")])
+def test_it_ends_by_a_signal(tmp_path, number, shell):
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "asl_fast", "data", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    told = process.stdout.readline()
-    assert f"tf.data service at localhost:{port}" in told, process.communicate()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
+    begin = forked.in_background if shell == "&" else forked.command_line
+    log = tmp_path / "log"
+    process = forked.start(log, begin, "data", "serve", "--port", port)
+    while "Ctrl-C stops it" not in (log.read_text() if log.exists() else ""):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.05)
+    if shell == "&":
+        os.kill(process.pid, signal.SIGINT)  # which is ignored
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    assert f"tf.data service at localhost:{port}" in log.read_text()
+    assert "It listens on all addresses of this machine" in log.read_text()
+    assert "Traceback" not in log.read_text()

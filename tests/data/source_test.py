@@ -67,7 +67,7 @@ def test_a_single_set_is_found_and_read_in_batches_elsewhere(tmp_path, form, mak
     order = np.lexsort(images.reshape(48, -1).T), np.lexsort(IMAGES.reshape(48, -1).T)
     np.testing.assert_array_equal(images[order[0]], IMAGES[order[1]])
     np.testing.assert_array_equal(labels[order[0]], LABELS[order[1]])
-    assert source.stored_labels({*labels.tolist()}) == list(range(24))
+    assert source.stored_labels({*labels.tolist()}, 255) == list(range(24))
 
 
 def test_the_built_in_set_is_found_by_its_name():

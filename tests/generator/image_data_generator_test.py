@@ -170,6 +170,7 @@ def test_statistics_may_be_set_and_reach_existing_iterators():
     assert abs(next(iterator).mean()) < 5
 
 
+@pytest.mark.filterwarnings("ignore:.*overrides setting of `featurewise_center`")
 def test_implied_options_are_set_with_a_warning():
     with pytest.warns(UserWarning, match="zca_whitening"):
         generator = ImageDataGenerator(zca_whitening=True, featurewise_std_normalization=True)
@@ -198,15 +199,17 @@ def test_keras_own_generator_is_converted_with_its_statistics():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"zoom_range": (1, 2, 3)}, "`zoom_range` must be"),
-        ({"brightness_range": 1.0}, "`brightness_range` must be"),
+        (
+            {"zoom_range": (1, 2, 3)},
+            "`zoom_range` should be a float or a tuple",
+        ),
+        ({"brightness_range": 1.0}, "`brightness_range should be tuple or list of two floats"),
         ({"validation_split": 1.5}, "`validation_split` must be strictly between 0 and 1"),
-        ({"data_format": "first"}, "`data_format` must be one of"),
-        ({"fill_mode": "mirrored"}, "`fill_mode` must be one of"),
-        ({"dtype": "uint8"}, "`dtype` must be 'float16', 'float32' or 'float64'"),
+        ({"data_format": "first"}, "`data_format` should be"),
+        ({"fill_mode": "mirrored", "width_shift_range": 2}, "`fill_mode` must be one of"),
         ({"rng": "numpy"}, "`rng` must be 'stateless' or 'keras'"),
         ({"rotation_range": "10"}, "`rotation_range` must be a finite number"),
-        ({"interpolation_order": 7}, "`interpolation_order` must be"),
+        ({"interpolation_order": 7, "rotation_range": 1}, "`interpolation_order` must be"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):

@@ -89,7 +89,10 @@ def test_a_dataset_is_one_pass_and_python_loops_are_endless():
         assert sorted(rows(batches)) == list(range(70))
     loop = list(itertools.islice(iterator, 7))
     assert [len(y) for _, y in loop] == [32, 32, 6, 32, 32, 6, 32]
-    by_next = take(iterator, 7)
+    # The next loop goes on where this one was left.
+    loop += itertools.islice(iterator, 1)
+    by_next = take(iterator, 7)[1:]
+    assert len(set(rows(loop[6:]))) == 64
     for batches in (loop, by_next):
         assert all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x, _ in batches)
         assert sorted(rows(batches[:3])) == sorted(rows(batches[3:6])) == list(range(70))
@@ -219,7 +222,7 @@ def test_subsets_are_those_of_keras():
         # Keras leaves the weights whole, so that they go with other images.
         assert weights[0] == (21 if subset == "training" else 0)
     sorted_labels = np.repeat([0, 1], 35)
-    with pytest.raises(ValueError, match="different classes"):
+    with pytest.raises(ValueError, match="different number of classes after the split"):
         ImageDataGenerator(validation_split=0.3).flow(PIXELS, sorted_labels, subset="training")
 
 
@@ -260,17 +263,22 @@ BROKEN[7, 0, 0] = np.inf
 @pytest.mark.parametrize(
     ("x", "y", "arguments", "message"),
     [
-        (PIXELS, LABELS[1:], {}, r"`x` and `y` should have the same length. Found: x.shape = .70"),
-        (PIXELS, LABELS, {"sample_weight": [1]}, "`x` and `sample_weight` should have the same"),
-        ([PIXELS, LABELS[:3]], None, {}, r"`x` and `x\[1\]\[0\]` should have the same length"),
+        (
+            PIXELS,
+            LABELS[1:],
+            {},
+            r"and `y` \(labels\) should have the same length",
+        ),
+        (PIXELS, LABELS, {"sample_weight": [1]}, "and `sample_weight` should have the same length"),
+        ([PIXELS, LABELS[:3]], None, {}, "All of the arrays in `x` should have the same length"),
         ([PIXELS], None, {}, r"a pair `\[images, more\]`"),
         (PIXELS[0], None, {}, r"should have rank 4. You passed an array with shape \(28, 28, 1\)"),
         (PIXELS[:0], None, {}, "`x` holds no images"),
         (BROKEN, None, {}, "Image 5 of `x` holds pixels that are not finite, as do 2 of 70"),
-        (PIXELS, None, {"batch_size": 0}, "`batch_size` must be an int, at least 1. Received: 0"),
-        (PIXELS, None, {"batch_size": 2.5}, "`batch_size` must be an int"),
-        (PIXELS, None, {"seed": -1}, "`seed` must be None or an int"),
-        (PIXELS, None, {"subset": "test"}, "`subset` must be 'training' or 'validation'"),
+        (PIXELS, None, {"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
+        (PIXELS, None, {"batch_size": 2.5}, "`batch_size` must be of ints: 'float' object"),
+        (PIXELS, None, {"seed": -1}, "Seed must be between 0 and 2..32 - 1"),
+        (PIXELS, None, {"subset": "test"}, "Invalid subset name: test"),
     ],
 )
 def test_wrong_arguments_are_named(x, y, arguments, message):
@@ -279,5 +287,5 @@ def test_wrong_arguments_are_named(x, y, arguments, message):
 
 
 def test_odd_channels_warn():
-    with pytest.warns(UserWarning, match="should have 1, 3 or 4 channels on axis 3"):
+    with pytest.warns(UserWarning, match="expected either 1, 3, or 4 channels on axis 3"):
         ImageDataGenerator().flow(np.zeros((2, 4, 4, 2)))

@@ -136,7 +136,7 @@ def test_keras_is_restored_afterwards(tmp_path):
 def test_unreadable_scripts_are_one_line_errors(asl_fast_here, tmp_path):
     (tmp_path / "broken.py").write_text("x = (\n")
     for command, path, message in (
-        ("run", "nowhere.py", "There is no script"),
+        ("run", "nowhere.py", "can't be read: No such file"),
         ("check", "nowhere.py", "can't be read: No such file"),
         ("check", "broken.py", "line 1"),
     ):

@@ -54,6 +54,14 @@ def backbone_after_a_scaled_input(images):
     return nested(RESCALING(255.0)(RESCALING(1 / 255)(images)))
 
 
+def backbone_of_another_shape(images):
+    """As EfficientNet, which scales pixels itself."""
+    inputs = keras.Input((32, 32, 3))
+    features = layers.Conv2D(1, 1, kernel_initializer="ones")(RESCALING(1 / 255)(inputs))
+    backbone = keras.Model(inputs, features)
+    return backbone(layers.Resizing(32, 32)(layers.Concatenate()([images] * 3)))
+
+
 def on_three_channels(preprocess):
     def apply(images):
         return layers.Conv2D(1, 1, kernel_initializer="ones")(
@@ -100,6 +108,7 @@ GRAPHS = {
     "in a nested Sequential": (keras.Sequential([RESCALING(1 / 255)]), "0-255"),
     "in a nested functional model": (nested, "0-255"),
     "before a nested model that undoes it": (backbone_after_a_scaled_input, "0-255"),
+    "in a nested model of another shape": (backbone_of_another_shape, "0-255"),
     "in a nested subclassed model": (Opaque(RESCALING(1 / 255)), "0-255"),
     "none": (lambda x: x, None),
     "too late": (lambda x: RESCALING(1 / 255)(layers.Conv2D(2, 3)(x)), None),

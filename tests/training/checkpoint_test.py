@@ -1,5 +1,7 @@
 import contextlib
 import errno
+import hashlib
+import io
 import json
 import os
 import random
@@ -13,6 +15,7 @@ import pytest
 
 import asl_fast
 from asl_fast import Checkpoints, InputError, fit, load_csv
+from asl_fast.training.clock import TrainingClock
 from tests import forked
 from tests.samples import blobs, write_csv
 
@@ -207,6 +210,55 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, whole,
     assert last.name in caplog.text
     if damage in ("cut short", "a folder"):  # a file to replace, and what is none
         assert_same(train(folder), whole)
+
+
+def rewritten(path, facts=None, value=None):
+    """Replaces parts of a checkpoint's content; its hash is right again."""
+    with np.load(io.BytesIO(path.read_bytes()[:-32])) as arrays:
+        header, *values = (arrays[f"arr_{i}"] for i in range(len(arrays.files)))
+    header = json.dumps(json.loads(header.tobytes()) | (facts or {})).encode()
+    values = values if value is None else [value(values[0]), *values[1:]]
+    content = io.BytesIO()
+    np.savez(content, np.frombuffer(header, np.uint8), *values)
+    payload = content.getvalue()
+    path.write_bytes(payload + hashlib.sha256(payload).digest())
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"history": {"loss": 5}}, {"history": {"loss": ["a"]}}, {"epochs": ["x"]}, {"epochs": [[]]}],
+    ids=str,
+)
+def test_a_whole_checkpoint_with_odd_facts_is_passed_over(folder, caplog, facts):
+    first, last = sorted(folder.glob("*.checkpoint"))
+    rewritten(last, facts)
+    assert Checkpoints(folder).load().facts["step"] == 0
+    assert f"{last} is not a checkpoint of this package" in caplog.text
+    assert first.name not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("facts", "value", "message"),
+    [
+        ({}, lambda v: v.view(f"i{v.itemsize}"), "belongs to another model or optimizer"),
+        ({}, lambda v: v.view(f"S{v.itemsize}"), "belongs to another model or optimizer"),
+        (
+            {"callbacks": [{}]},
+            None,
+            r"TrainingClock can't continue from the checkpoint in .* \(KeyError",
+        ),
+        (
+            {"callbacks": [5]},
+            None,
+            r"TrainingClock can't continue from the checkpoint in .* \(TypeError",
+        ),
+    ],
+)
+def test_a_whole_checkpoint_with_odd_content_is_refused(folder, facts, value, message):
+    for path in folder.glob("*.checkpoint"):
+        rewritten(path, facts, value)
+    with pytest.raises(InputError, match=message):
+        train(folder, *([TrainingClock()] if "callbacks" in facts else []))
 
 
 def test_a_full_disk_stops_no_training(folder, whole, monkeypatch, caplog):

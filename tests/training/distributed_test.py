@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from asl_fast import Checkpoints, DivergenceError, InputError, RandomAugment, Records, fit
+from asl_fast import (
+    Checkpoints,
+    DivergenceError,
+    ImageDataGenerator,
+    InputError,
+    RandomAugment,
+    Records,
+    fit,
+)
 from asl_fast.data.records import write_index, write_shard
 from asl_fast.training import distributed as distribution
 from scripts.local_cluster import free_ports
@@ -80,6 +88,40 @@ def on_devices(folder):
     (folder / "devices.json").write_text(json.dumps(found))
 
 
+def on_two_devices(folder):
+    """Trains on datasets, iterators and masks, with weights of classes, on one and two devices."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(15)
+    devices = distribution.choose("mirrored").value
+    flows = [ImageDataGenerator(zoom_range=0.2).flow(IMAGES, LABELS, 15, seed=1) for _ in range(2)]
+    masks = (IMAGES > 128).astype(np.float32)
+    weighed = {"class_weight": {0: 3.0, 2: 0.5}}
+    cases = {
+        "dataset": ({"x": dataset, **weighed}, "classes"),
+        "flow": ({**weighed}, "classes"),
+        "arrays": ({"x": IMAGES, "y": LABELS, "batch_size": 15, **weighed}, "classes"),
+        "masks": ({"x": IMAGES, "y": masks, "batch_size": 15}, "masks"),
+    }
+    found = {}
+    for name, (data, kind) in cases.items():
+        for flow, strategy in zip(flows, (None, devices), strict=True):
+            keras.utils.set_random_seed(0)
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                body = [keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
+                if kind == "classes":
+                    body = [keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+                model = keras.Sequential(
+                    [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), *body]
+                )
+                losses = {"classes": "sparse_categorical_crossentropy", "masks": "mse"}
+                model.compile(keras.optimizers.SGD(0.05), losses[kind])
+            fit(model, **{"x": flow, "verbose": 0, **data})
+            weights = [w.tolist() for w in model.get_weights()]
+            found.setdefault(name, []).append((weights, None))
+    (folder / "two.json").write_text(json.dumps(found))
+
+
 def work(folder, number, *, streams=False, dies=False, service=None):
     """Trains as one of several workers."""
     strategy = distribution.choose("auto").value
@@ -140,6 +182,14 @@ def test_several_devices_train_what_one_does(on_one_machine):
 
 def test_divergence_on_several_devices_names_the_step(on_one_machine):
     assert "of 5 in epoch 1" in on_one_machine["diverged"]
+
+
+def test_datasets_iterators_class_weights_and_masks_on_two_devices(folder):
+    process = forked.start(folder / "log2", on_two_devices, folder)
+    process.join()
+    assert process.exitcode == 0, (folder / "log2").read_text()[-3000:]
+    for one, two in json.loads((folder / "two.json").read_text()).values():
+        assert_close(two, one)
 
 
 @pytest.fixture

@@ -78,6 +78,37 @@ def test_bfloat16_images_are_normalised_in_float32():
     np.testing.assert_allclose(found[3], exact[3], rtol=1 / 128, atol=0.5)
 
 
+@pytest.mark.parametrize("between", [None, layers.Dropout(0.3, seed=4), layers.ReLU()], ids=str)
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_what_comes_before_has_keras_gradient(activation, between):
+    images = tf.constant(np.random.default_rng(0).uniform(size=(32, 13, 13, 1)), tf.float32)
+    convolution = layers.Conv2D(4, 3, activation=activation)
+    network = keras.Sequential(
+        [
+            convolution,
+            *([] if between is None else [between]),
+            layers.BatchNormalization(gamma_initializer="random_normal"),
+            layers.MaxPool2D(2),
+        ]
+    )
+    weights = tf.random.stateless_normal(network(images).shape, (1, 2))
+
+    @tf.function
+    def gradients():
+        if between is not None and between.variables:
+            between.variables[0].assign([4, 0])  # the same draws each time
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(images, training=True) * weights)
+        return tape.gradient(loss, network.trainable_variables)
+
+    expected = gradients()
+    with normalization.fused(network):
+        found = tf.function(gradients.python_function)()
+    assert convolution.activation is keras.activations.get(activation)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_fit_trains_as_keras_does_and_gives_the_model_back():
     images, labels = blobs(80)
     labels = np.eye(24, dtype=np.float32)[labels]

@@ -1,13 +1,14 @@
+import gc
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from asl_fast import RandomAugment
+from asl_fast import RandomAugment, fit
 from asl_fast.training import memory
-from asl_fast.transforms import random_augment as augment
 
 _PROGRAM = """
 import keras, numpy as np
@@ -46,14 +47,30 @@ def test_memory_is_given_back():
     assert after < before + 80
 
 
-def test_compiled_programs_are_forgotten_and_made_anew():
-    layer = RandomAugment(rotation_range=10, dtype="float32")
-    images = tf.random.uniform((2, 5, 5, 1))
-    before = layer(images, samples=[0, 1], epoch=0, training=True)
-    memory.release_memory()
-    assert augment._program.cache_info().currsize == 0
-    after = layer(images, samples=[0, 1], epoch=0, training=True)
-    np.testing.assert_array_equal(before, after)
+def test_trainings_of_one_model_leave_no_graphs():
+    images, labels = np.zeros((8, 4, 4, 1), np.uint8), np.arange(8) % 2
+    layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "relu")]
+    model = keras.Sequential([*layers, keras.layers.Softmax()])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+
+    def graphs():
+        gc.collect()
+        return sum(type(thing).__name__ == "FuncGraph" for thing in gc.get_objects())
+
+    augment = RandomAugment(rotation_range=10)
+    counts = []
+    for _ in range(4):
+        fit(model, images, labels, augment=augment, verbose=0)
+        counts.append(graphs())
+    assert counts[1:] == counts[:1] * 3
+
+
+def test_garbage_is_collected_without_being_asked(monkeypatch):
+    collected = []
+    monkeypatch.setattr(memory.gc, "collect", lambda: collected.append(1))
+    for _ in range(10):
+        memory.collect_now_and_then()
+    assert len(collected) == 2
 
 
 def test_integers_of_32_bits_do_not_go_to_the_device(monkeypatch):

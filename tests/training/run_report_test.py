@@ -230,3 +230,21 @@ def test_runs_side_by_side(browser, home, folder, tmp_path):
     (other / "metrics.json").unlink()
     with pytest.raises(InputError, match="not the folder of a finished run"):
         run_comparison.write([home / "run", other], out)
+
+
+def test_the_range_of_pixels_can_be_chosen(home, tmp_path, unmeasured):
+    """The run's file tells it, so the pixels of another are not what the model expects."""
+    out = tmp_path / "page.html"
+    model = saving.load_model(home / "run")
+    valid = dataset.load(home / "data").valid
+    right = {}
+    for pixels in ("0-1", "-1-1"):
+        labels, probabilities = evaluation.predict(model, valid, pixels=pixels)
+        right[pixels] = int(np.sum(probabilities.argmax(axis=1) == labels))
+        result = CliRunner().invoke(
+            cli.app, ["report", str(home / "run"), "--out", str(out), "--pixels", pixels]
+        )
+        assert result.exit_code == 0, result.output
+        sentence = f"{right[pixels]} of 48 validation images are classified correctly"
+        assert sentence in text_of(out.read_text())
+    assert right["0-1"] != right["-1-1"]

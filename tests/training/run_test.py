@@ -67,6 +67,21 @@ print(accuracy)
 
     with pytest.raises(InputError, match="holds a finished run already"):
         train(data, out, changes={"epochs": 1})
+    # The same command again, as a scheduler gives it that killed the first one at its end.
+    assert not (out / "checkpoints").exists()
+    (out / "checkpoints").mkdir()
+    before = (out / "model.keras").stat().st_mtime_ns
+    assert train(data, out, resume=True, changes={"epochs": 2}, seed=3) == metrics
+    assert (out / "model.keras").stat().st_mtime_ns == before
+    assert not (out / "checkpoints").exists()
+    with pytest.raises(InputError, match="begun with another seed: 3, and now it is 0"):
+        train(data, out, resume=True, changes={"epochs": 2})
+    other = data._replace(valid=data.valid._replace(sha256="other"))
+    with pytest.raises(InputError, match="begun with another valid file"):
+        train(other, out, resume=True, changes={"epochs": 2}, seed=3)
+    files, settings = resumed(out, {"data": None}, {"changes": {}, "seed": 5}, given=())
+    assert (files["train"], settings["seed"]) == (data.train.source, 3)
+    assert settings["changes"] == metrics["settings"]["changes"]
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -141,8 +156,6 @@ def test_a_resumed_run_ends_as_one_never_stopped(folder, tmp_path):
     one, other = ([line.rsplit(",", 1)[0] for line in text.splitlines()] for text in histories)
     assert one == other
     assert stopped(out) is None
-    with pytest.raises(InputError, match="holds a finished run already"):
-        train(data, out, resume=True, **arguments)
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_good_model(folder, tmp_path):
@@ -208,7 +221,7 @@ def test_resident_on_is_insisted_on(folder, tmp_path, monkeypatch):
 def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     settings = {"recipe": "fast", "changes": {"epochs": 9}, "augment": True, "seed": 0}
     settings |= {"precision": "auto", "jit": "auto", "resident": "auto"}
-    settings |= {"steps_per_execution": None, "deterministic": False}
+    settings |= {"steps_per_execution": None, "deterministic": False, "damaged": "stop"}
     data = {"folder": None, "train": None, "valid": None, "image_size": None}
     assert resumed(tmp_path, data, settings, given=set()) == (data, settings)
 
@@ -223,6 +236,9 @@ def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     expected["changes"] = {"epochs": 9, "batch_size": 40}
     files_and_settings = resumed(tmp_path, data, settings, given={"epochs", "seed"})
     assert files_and_settings == (data | place, expected)
+    del begun["damaged"]  # as earlier versions wrote it
+    path.write_text(json.dumps(begun))
+    assert resumed(tmp_path, data, settings, given={"epochs", "seed"}) == files_and_settings
 
     moved = data | {"folder": "elsewhere"}
     there = moved | {"image_size": [3, 4]}

@@ -96,14 +96,30 @@ def test_geometry_is_float32_and_the_result_has_the_compute_dtype():
     )
 
 
-def test_no_retracing_on_further_batches():
-    augment._program.cache_clear()
+def test_no_retracing_on_further_batches(monkeypatch):
+    monkeypatch.setattr(augment, "_programs", {})
     layer = RandomAugment(**OPTIONS)
     for size in (32, 32, 31, 7):
         layer(IMAGES[:size], samples=SAMPLES[:size], epoch=size, training=True)
     program = augment._program(layer.options, (28, 28, 1), tf.uint8)
-    assert augment._program.cache_info().currsize == 1
+    assert len(augment._programs) == 1
     assert program.experimental_get_tracing_count() == 1
+
+
+def test_eager_calls_compile_so_many_programs_and_no_more(monkeypatch):
+    monkeypatch.setattr(augment, "_programs", {})
+    layers = [RandomAugment(rotation_range=10 * i, dtype="float32") for i in range(1, 6)]
+    arguments = {"samples": SAMPLES[:4], "epoch": 0, "training": True}
+    compiled = [layer(IMAGES[:4], **arguments) for layer in layers]
+    assert len(augment._programs) == 5
+    monkeypatch.setattr(augment, "_programs", {})
+    monkeypatch.setattr(augment, "_MOST", 2)
+    for layer, expected in zip(layers, compiled, strict=True):
+        np.testing.assert_allclose(layer(IMAGES[:4], **arguments), expected, atol=1e-3)
+    assert len(augment._programs) == 2
+    # Within a graph, as in training, it is always compiled.
+    tf.function(lambda images: layers[-1](images, **arguments))(IMAGES[:4])
+    assert len(augment._programs) == 3
 
 
 def test_it_serialises_and_trains_within_a_keras_model(tmp_path):
