@@ -58,7 +58,7 @@ _DATA = {
     *("image_data_generator", "n", "batch_size"),
 }
 # What subclasses override to change which samples a batch holds, or how it is made.
-MEMBERS = (
+MEMBERS = {
     "_get_batches_of_transformed_samples",
     "_set_index_array",
     "_flow_index",
@@ -66,7 +66,7 @@ MEMBERS = (
     "__next__",
     "__len__",
     "on_epoch_end",
-)
+}
 
 
 class _Kept:
@@ -212,11 +212,12 @@ class Iterator(tf.data.Dataset, private_api.KerasIterator):
         return reason is not None
 
     def _overridden(self) -> str | None:
-        own = next(c for c in type(self).__mro__ if c.__module__.startswith("asl_fast.generator"))
-        for name in MEMBERS:
-            if name in vars(self) or (
-                type(self) is not own and getattr(type(self), name) is not getattr(own, name)
-            ):
+        kind: Any = type(self)
+        own = _own_class(kind)
+        if kind is own and not MEMBERS & vars(self).keys():
+            return None
+        for name in sorted(MEMBERS):
+            if name in vars(self) or getattr(kind, name) is not getattr(own, name):
                 return f"`{type(self).__name__}.{name}` is overridden"
         return None
 
@@ -590,6 +591,11 @@ class _ShuffleFlag(int):
 
     def __repr__(self) -> str:
         return repr(bool(self))
+
+
+@functools.cache
+def _own_class(kind: Any) -> type:
+    return next(c for c in kind.__mro__ if c.__module__.startswith("asl_fast.generator"))
 
 
 def is_users(function: Any) -> bool:

@@ -23,7 +23,7 @@ def replace_keras_iterator(x: Any) -> Any:
         type(x).__module__ != KERAS_GENERATOR
         or type(x).__name__ not in _OURS
         or type(generator).__module__ not in (KERAS_GENERATOR, "builtins")  # None
-        or set(MEMBERS) & set(vars(x))
+        or MEMBERS & set(vars(x))
         or (generator is not None and set(OVERRIDABLE) & set(vars(generator)))
     ):
         return x

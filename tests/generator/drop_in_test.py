@@ -464,7 +464,7 @@ GENERATOR_VALUES = [
 ]
 
 
-@pytest.mark.parametrize("options", GENERATOR_VALUES, ids=str)
+@pytest.mark.parametrize("options", GENERATOR_VALUES, ids=" ".join)
 @pytest.mark.filterwarnings("ignore:.*overrides setting")
 def test_values_that_keras_takes_are_taken(options):
     theirs = legacy.ImageDataGenerator(**options).flow(X3, np.arange(6), 4, seed=3)
