@@ -79,8 +79,8 @@ print(accuracy)
     other = data._replace(valid=data.valid._replace(sha256="other"))
     with pytest.raises(InputError, match="begun with another valid file"):
         train(other, out, resume=True, changes={"epochs": 2}, seed=3)
-    files, settings = resumed(out, {"data": None}, {"changes": {}, "seed": 5}, given=())
-    assert (files["train"], settings["seed"]) == (data.train.source, 3)
+    place, settings = resumed(out, {"folder": None}, {"changes": {}, "seed": 5}, given=set())
+    assert (place["folder"], settings["seed"]) == (str(folder), 3)
     assert settings["changes"] == metrics["settings"]["changes"]
 
 
