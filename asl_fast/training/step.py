@@ -74,6 +74,12 @@ def step_data(
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not own:
             _check_images(model, x)
+            taken = tf.nest.flatten(getattr(model, "inputs", None) or [])
+            if taken and all(tensor.dtype == "float32" for tensor in taken):
+                # As Keras would, but by an operation that GPUs have.
+                x = tf.nest.map_structure(
+                    lambda v: tf.cast(v, tf.float32) if v.dtype == tf.uint8 else v, x
+                )
             y = fitting(y)
             _create_variables(model, y)
         if class_weight is not None:
