@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 
 def blobs(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,6 +26,32 @@ def write_csv(path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     cells = np.column_stack([labels, images.reshape(len(labels), -1)])
     np.savetxt(path, cells, fmt="%d", delimiter=",", header=header, comments="")
     return path
+
+
+def shapes(
+    folder: Path,
+    each: int,
+    size: tuple[int, int] = (16, 20),
+    mode: str = "RGB",
+    classes: tuple[str, ...] = ("bar", "big dot", "sky"),
+    seed: int = 0,
+) -> Path:
+    """Writes class folders of PNG files: a class is where the light lies, whatever its colour."""
+    random = np.random.default_rng(seed)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for image in range(each):
+            pixels = random.integers(0, 70, (*size, 3), np.uint8)
+            height, width = size
+            bright = random.integers(130, 186, 3).astype(np.uint8)
+            if number == 0:
+                pixels[:, width // 3 : 2 * width // 3] += bright
+            elif number == 1:
+                pixels[height // 3 : 2 * height // 3, width // 4 : 3 * width // 4] += bright
+            else:
+                pixels[: height // 3] += bright
+            Image.fromarray(pixels).convert(mode).save(folder / name / f"{image}.png")
+    return folder
 
 
 def png_header(columns: int, rows: int) -> bytes:

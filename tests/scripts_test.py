@@ -1,5 +1,7 @@
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,3 +77,27 @@ def test_each_cell_of_the_tutorial_stands_alone():
         else:
             assert kind == ""
             compile(body, "cell", "exec")
+
+
+def test_a_python_that_is_none_is_named_in_one_line():
+    environment = os.environ | {"PYTHON": "/nope"}
+    ended = subprocess.run([SCRIPTS / "train"], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("PYTHON=/nope is no Python 3.11, 3.12 or 3.13. Set PYTHON to the path")
+
+
+def test_the_install_script_ends_by_saying_how_to_call_the_command(tmp_path):
+    """On a clone that is installed already, whose environment is this one's."""
+    for name in ("scripts", "pyproject.toml"):
+        (tmp_path / name).symlink_to(SCRIPTS.parent / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    project = (SCRIPTS.parent / "pyproject.toml").read_bytes()
+    checksum = subprocess.run(["cksum"], input=project, capture_output=True).stdout.decode().strip()
+    (tmp_path / ".venv" / "installed-plain").write_text(checksum)
+    (tmp_path / ".venv" / "installed-gpu").write_text(checksum)
+    script = tmp_path / "scripts" / "install"
+    ended = subprocess.run([script], capture_output=True, text=True, check=True)
+    command = f"{tmp_path}/.venv/bin/asl-fast"
+    assert ended.stderr.splitlines()[-1].startswith(f"Call it as {command}, or first: source ")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from asl_fast.commands import console, options
+from asl_fast.system import extras
 from asl_fast.system.errors import InputError
 
 __all__ = ["bench"]
@@ -56,7 +57,13 @@ def _benchmarks(module: str) -> Any:
     try:
         return importlib.import_module(f"benchmarks.{module}")
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "benchmarks":
+            raise InputError(
+                "The benchmarks are part of the source, not of the installed package. Run this in "
+                "a clone of the repository."
+            ) from None
+        how = extras.how_to_install("bench", "peers")
         raise InputError(
-            f"The benchmarks can't start: there is no module {error.name}. They are part of the "
-            "source; in its folder, run: pip install -e '.[bench,peers]'"
+            f"The benchmarks can't start: there is no module {error.name}. They need the extras "
+            f"asl-fast[bench,peers]. Install them with: {how}"
         ) from None

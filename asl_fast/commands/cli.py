@@ -3,10 +3,11 @@
 import io
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
+from typer.core import TyperCommand
 
 from asl_fast import __version__
 from asl_fast.commands import data
@@ -26,6 +27,22 @@ from asl_fast.system.errors import InputError, printable
 
 __all__ = ["app", "main"]
 
+
+class _Sectioned(TyperCommand):
+    """A command whose plain help lists options under headings, those of `rich_help_panel`."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                usual = f"{parameter.param_type_name.capitalize()}s"
+                heading = getattr(parameter, "rich_help_panel", None) or usual
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 # Plain help: Rich's would take "[kaggle]" for markup and cut long options short.
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,24 +50,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(train)
-app.command()(preview)
-app.command()(evaluate)
-app.command()(predict)
-app.command()(export)
-app.command(context_settings=CONTEXT)(run)
-app.command()(check)
-app.command()(doctor)
-app.command()(bench)
-app.command()(report)
-app.command()(demo)
+app.command(cls=_Sectioned)(train)
+app.command(cls=_Sectioned)(preview)
+app.command(cls=_Sectioned)(evaluate)
+app.command(cls=_Sectioned)(predict)
+app.command(cls=_Sectioned)(export)
+app.command(cls=_Sectioned, context_settings=CONTEXT)(run)
+app.command(cls=_Sectioned)(check)
+app.command(cls=_Sectioned)(doctor)
+app.command(cls=_Sectioned)(bench)
+app.command(cls=_Sectioned)(report)
+app.command(cls=_Sectioned)(demo)
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-data_app.command()(data.info)
-data_app.command()(data.fetch)
-data_app.command()(data.convert)
-data_app.command()(data.serve)
-data_app.command()(data.render)
+data_app.command(cls=_Sectioned)(data.info)
+data_app.command(cls=_Sectioned)(data.fetch)
+data_app.command(cls=_Sectioned)(data.convert)
+data_app.command(cls=_Sectioned)(data.serve)
+data_app.command(cls=_Sectioned)(data.render)
 app.add_typer(data_app, name="data", help="Show, download, convert, serve or render data sets.")
 
 
@@ -69,7 +86,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Train the Sign Language MNIST network with augmentation on the device."""
+    """Train image classifiers with the augmentation inside the training step."""
 
 
 def _as_text(record: logging.LogRecord) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -28,7 +28,6 @@ __all__ = [
     "quietly",
     "say",
     "status",
-    "warn_if_built_in",
 ]
 
 # Paths and names are printed as they are: "[b]" is no markup in them, and ":cat:" no picture.
@@ -80,62 +79,62 @@ def load_tensorflow(verbose: bool = False) -> None:
             quiet.import_tensorflow()
 
 
-def load_data(
-    data: Path | None = None,
-    train: Path | None = None,
-    valid: Path | None = None,
-    *,
-    damaged: str = "stop",
-    service: str = "",
-) -> "Dataset":
-    """Loads a data set, with a progress bar, and prints what it is."""
+def load_data(folder: Path | str | None = None, **options: Any) -> "Dataset":
+    """Loads a data set, with a progress bar, and prints what it is.
+
+    Args:
+        folder: The folder or file, or None.
+        **options: As for `dataset.load`.
+    """
     with data_progress() as advance:
         from asl_fast.data import dataset as datasets
 
-        dataset = datasets.load(
-            data, train=train, valid=valid, progress=advance, damaged=damaged, service=service
-        )
+        dataset = datasets.load(folder, progress=advance, **options)
     for name, split in (("train", dataset.train), ("valid", dataset.valid)):
-        spelling = "" if split.spelling == "either" else f", {split.spelling} labels"
-        say(f"{name}: {split.source}, {split.rows:,} rows{spelling}", to=notes)
-    warn_if_built_in(dataset)
+        images = datasets.in_words(split.shape)
+        kind = {
+            "either": "",
+            "own": f" of {images} in {len(split.classes)} classes",
+        }.get(split.spelling, f", {split.spelling} labels")
+        say(f"{name}: {split.source}, {split.rows:,} rows{kind}", to=notes)
+    if dataset.name == datasets.BUILT_IN:
+        warning = ("These are drawn hands, not photographs:", "bold yellow")
+        advice = (
+            " no data folder was given. The accuracy says nothing about photographs. Pass --data "
+            "FOLDER to use some; asl-fast data fetch downloads the course's."
+        )
+        say(Text.assemble(warning, advice), to=notes)
     return dataset
 
 
 def load_data_of(
-    model: Path, data: Path | None, train: Path | None, valid: Path | None
+    path: Path, model: Any, data: Path | None, train: Path | None, valid: Path | None
 ) -> "Dataset":
-    """Loads the data set that was given, or else that of the run whose folder `model` is.
+    """Loads the data set that was given, as the model takes it, or else that of the model's run.
+
+    Args:
+        path: The model's file, or the folder of its run.
+        model: The Keras model.
+        data: As for `dataset.load`; a single set is measured whole.
+        train: As for `dataset.load`.
+        valid: As for `dataset.load`.
 
     Raises:
-        InputError: As for `load_data`, or the run's data are not what they were.
+        InputError: As for `dataset.load`, or the run's data are not what they were.
     """
-    if data or train or valid:
-        return load_data(data, train, valid)
     from asl_fast.training import run_folder
 
-    metrics = run_folder.read_metrics(model)
-    if metrics is None:
-        return load_data()
-    dataset = load_data(**run_folder.load_arguments(metrics))
-    try:
-        run_folder.check_same_data(dataset, metrics)
-    except InputError as error:
-        raise InputError(f"{error} Other data can be given with --data.") from None
-    return dataset
-
-
-def warn_if_built_in(dataset: "Dataset") -> None:
-    """Warns that the accuracy on drawn hands means nothing for photographs."""
-    from asl_fast.data.dataset import BUILT_IN
-
-    if dataset.name == BUILT_IN:
-        warning = ("These are drawn hands, not photographs:", "bold yellow")
-        advice = (
-            " no data folder was given. The accuracy says nothing about photographs. Pass --data "
-            "FOLDER to use some."
-        )
-        say(Text.assemble(warning, advice), to=notes)
+    metrics = run_folder.read_metrics(path)
+    if metrics is not None and not (data or train or valid):
+        try:
+            return run_folder.reload(metrics, load_data)
+        except InputError as error:
+            raise InputError(f"{error} Other data can be given with --data.") from None
+    shape = getattr(model, "input_shape", None)
+    as_taken: dict[str, Any] = {}
+    if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]:
+        as_taken = {"image_size": shape[1:3], "color": "grayscale" if shape[3] == 1 else "rgb"}
+    return load_data(data, train=train, valid=valid, undivided=True, **as_taken)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,25 @@ __all__ = ["convert", "fetch", "info", "render", "serve"]
 
 
 def info(
-    data: options.Data = None, train: options.TrainFile = None, valid: options.ValidFile = None
+    data: options.Data = None,
+    train: options.TrainFile = None,
+    valid: options.ValidFile = None,
+    image_size: options.ImageSize = None,
+    color: options.Color = None,
+    validation_split: options.ValidationSplit = None,
+    seed: options.Seed = 0,
 ) -> None:
     """Show which data a command with these options would use."""
-    dataset = console.load_data(data, train, valid)
+    dataset = console.load_data(
+        data,
+        train=train,
+        valid=valid,
+        image_size=options.parse_size(image_size),
+        color=color,
+        validation_split=validation_split,
+        seed=seed,
+        undivided=validation_split is None,
+    )
     console.output.print_json(data=dataset.describe())
 
 

@@ -32,17 +32,20 @@ def evaluate(
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure a saved model on the validation set, letter by letter.
+    """Measure a saved model on the validation set, class by class.
 
     The folder of a run is measured on the run's own data, unless others are given.
     """
     console.load_tensorflow(verbose)
-    dataset = console.load_data_of(model, data, train, valid)
     from asl_fast.inference import evaluation
+    from asl_fast.models import saving
 
-    with console.status("Loading the model") as progress:
-        network, names = evaluation.load_model(model, letters)
-        result = evaluation.evaluate(network, dataset.valid, mirrored, out, progress, pixels, names)
+    with console.status("Loading the model"):
+        network = saving.load_model(model)
+    dataset = console.load_data_of(model, network, data, train, valid)
+    with console.status("Evaluating") as progress:
+        split = evaluation.matched(network, dataset.valid, model, letters)
+        result = evaluation.evaluate(network, split, mirrored, out, progress, pixels)
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -52,7 +55,7 @@ def evaluate(
 
 
 def _show(result: dict[str, Any]) -> None:
-    letters = Table("letter", "precision", "recall", "F1", "images")
+    letters = Table("class", "precision", "recall", "F1", "images")
     for letter, row in result["letters"].items():
         scores = ("" if row[k] is None else f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))
         letters.add_row(letter, *scores, f"{row['images']:,}")

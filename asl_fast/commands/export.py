@@ -48,14 +48,16 @@ def export(
     the run's own for the folder of a run, unless others are given.
     """
     console.load_tensorflow(verbose)
-    from asl_fast.data.csv_table import SIDE
+    from asl_fast.data.csv_table import CsvTable
     from asl_fast.inference import export as exports
     from asl_fast.models import saving
+    from asl_fast.training import run_folder
 
     network = saving.load_model(model)
     images = calibration = None
-    if getattr(network, "input_shape", None) == (None, SIDE, SIDE, 1):
-        dataset = console.load_data_of(model, data, train, valid)
+    is_ours = getattr(network, "input_shape", None) == (None, *CsvTable.shape)
+    if data or train or valid or run_folder.read_metrics(model) or is_ours:
+        dataset = console.load_data_of(model, network, data, train, valid)
         images, calibration = dataset.valid.some(1000), dataset.train.some(1000)
     with console.quietly("Exporting", verbose):
         written = exports.export(

@@ -13,6 +13,8 @@ from asl_fast.system.errors import InputError
 
 __all__ = ["ClassFolders", "check_links"]
 
+_VALIDATION = ("valid", "validation", "val", "test")  # names of folders, the preferred first
+
 
 def check_links(folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
     """Raises an `InputError` if a class is a link to another one or to a folder that holds it."""
@@ -31,7 +33,7 @@ def check_links(folder: str | os.PathLike[str], classes: Sequence[str]) -> None:
 
 
 class ClassFolders(FileTable):
-    """The image files in the sub-folders of a folder, at any depth.
+    """The image files in the sub-folders of a folder, at any depth; hidden ones are left out.
 
     Args:
         folder: Holds a folder for each class, of its name.
@@ -46,14 +48,38 @@ class ClassFolders(FileTable):
 
     @classmethod
     def find(cls, path: Path) -> dict[str, DataSource]:
-        """Returns a folder of class folders as a single set."""
-        classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-        check_links(path, classes)
-        files = [
-            (os.path.join(root, file), name)
-            for name in classes
-            for root, _, names in sorted(os.walk(path / name))
-            for file in sorted(names)
-            if file.lower().endswith(SUFFIXES)
-        ]
-        return {"": cls(path, files)} if files else {}
+        """Returns class folders as a single set, or those of the folders train and valid."""
+        if not path.is_dir():
+            return {}
+        train = _files(path / "train")
+        if not train:
+            sets = {"": (path, _files(path))}
+        else:
+            places = {path / name: _files(path / name) for name in _VALIDATION}
+            valid = next((pair for pair in places.items() if pair[1]), None)
+            found = path / "train", train
+            sets = {"": found} if valid is None else {"train": found, "valid": valid}
+        return {split: cls(place, files) for split, (place, files) in sets.items() if files}
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """Returns the paths and class names of the files in class folders, sorted."""
+    if not folder.is_dir():
+        return []
+    classes = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name)
+    )
+    check_links(folder, classes)
+    return [
+        (os.path.join(root, file), name)
+        for name in classes
+        for root, _, names in sorted(os.walk(folder / name))
+        if not any(map(_is_hidden, Path(root).relative_to(folder).parts))
+        for file in sorted(names)
+        if file.lower().endswith(SUFFIXES) and not _is_hidden(file)
+    ]
+
+
+def _is_hidden(name: str) -> bool:
+    """Returns whether a name is of copies that notebooks and macOS leave behind."""
+    return name.startswith((".", "__MACOSX"))

@@ -81,7 +81,8 @@ def convert(
             class; or a `DataSource`. Image files are put into a random order, drawn once, so that
             each shard holds all classes.
         folder: Of the shards; made if missing.
-        size: Height and width that image files are resized to, as `keras.utils.load_img` does.
+        size: Height and width that image files are cropped and resized to as `photograph.read`
+            does, and so as predictions do; "rgba" as `keras.utils.load_img` does.
         color_mode: "grayscale", "rgb" or "rgba", of image files.
         compress: Whether to compress shards by gzip: less to read, more to compute.
         shard_rows: Images of a shard, at least 1.

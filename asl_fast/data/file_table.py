@@ -1,10 +1,13 @@
 """Tables of image files and their classes."""
 
+import concurrent.futures
 import copy
 import csv
 import hashlib
 import itertools
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from asl_fast.data import csv_table
-from asl_fast.data.source import DataSource, Read, file_facts
+from asl_fast.data.source import DataSource, Read, check_memory, digest, file_facts
+from asl_fast.images import photograph
 from asl_fast.images.file_types import CHANNELS
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
@@ -81,8 +85,51 @@ class FileTable(DataSource):
         frame = pd.DataFrame({"filename": self._files, "class": self._classes})
         return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
 
+    def shaped(self, size: tuple[int, int] | None, color: str | None) -> DataSource:
+        """Returns the same files as images of one shape; see `photograph.read`."""
+        if size is None or color is None:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                headers = list(pool.map(_header, self._files))
+            sizes = {(one.height, one.width): file for one, file in zip(headers, self._files)}  # noqa: B905
+            if size is None and len(sizes) > 1:
+                (first, there), (other, here), *_ = sizes.items()
+                raise InputError(
+                    f"{self.name} holds images of {len(sizes)} sizes: {there} has {first[0]}x"
+                    f"{first[1]} pixels, {here} {other[0]}x{other[1]}. Choose one with "
+                    "--image-size (image_size=), such as 64 or 64x48, height first."
+                )
+            size = size or next(iter(sizes))
+            color = color or ("rgb" if any(one.has_colors for one in headers) else "grayscale")
+        return self.resized(size, color)
+
+    def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
+        """Reads the files, or maps the arrays of an earlier reading of the same ones."""
+        assert self.shape is not None
+        assert self.rows is not None
+        facts = [file_facts(Path(file)) for file in self._files]
+        text = json.dumps([facts, self._classes, self.shape])
+        key = f"images-1-{hashlib.sha256(text.encode()).hexdigest()}"
+        entry = storage.load_entry(key, self.shape, len(self.classes))
+        if entry is None:
+            check_memory(self.name, self.rows, self.shape)
+            images = np.empty((self.rows, *self.shape), np.uint8)
+
+            def read(row: int) -> None:
+                images[row] = _read_file(self._files[row], self.shape[:2], self._color_mode)  # type: ignore[index]
+
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                for _ in pool.map(read, range(self.rows)):
+                    pass
+            labels = self._labels()
+            entry = storage.save_entry(key, images, labels, {"sha256": digest(images, labels)})
+        return entry
+
+    def _labels(self) -> np.ndarray:
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        return np.array([numbers[name] for name in self._classes], np.int32)
+
     def resized(self, size: tuple[int, int], color_mode: str) -> DataSource:
-        """Returns the same files, resized as `keras.utils.load_img` does."""
+        """Returns the same files, cropped and resized as `photograph.read` does."""
         other = copy.copy(self)
         other.shape, other._color_mode = (*size, CHANNELS[color_mode]), color_mode
         return other
@@ -91,8 +138,7 @@ class FileTable(DataSource):
         """Yields the files in an order drawn once, so that each batch holds all classes."""
         assert self.shape is not None
         order = np.random.default_rng(0).permutation(len(self._files))
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        labels = np.array([numbers[name] for name in self._classes])
+        labels = self._labels()
         for first in range(0, len(order), rows):
             part = order[first : first + rows]
             files = [self._files[row] for row in part]
@@ -120,16 +166,33 @@ def _rows(text: IO[bytes], name: str, most: int) -> list[tuple[str | None, ...]]
 def _read_files(
     files: list[str], labels: np.ndarray, size: tuple[int, int], color_mode: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([_read_file(file, size, color_mode) for file in files]), labels
+
+
+def _header(file: str) -> photograph.Header:
+    _check_regular(file)
+    return photograph.header(file)
+
+
+def _check_regular(file: str) -> None:
+    """Refuses a pipe, which `photograph` would wait for."""
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise InputError(f"The image file {file} can't be read: it is no regular file.")
+
+
+def _read_file(file: str, size: tuple[int, int], color_mode: str) -> np.ndarray:
+    """Returns a file as the network will be shown photographs when it predicts."""
+    _check_regular(file)
+    if color_mode != "rgba":
+        name = f"The image file {file}"
+        return photograph.read(file, *size, CHANNELS[color_mode], name=name).pixels
     import keras
 
     from asl_fast.images.decode import check_size
 
-    images = np.empty((len(files), *size, CHANNELS[color_mode]), np.uint8)
-    for image, file in zip(images, files, strict=True):
-        try:
-            check_size(file)
-            pixels = keras.utils.load_img(file, color_mode=color_mode, target_size=size)
-        except Exception as error:  # Pillow's readers raise all kinds on broken files
-            raise InputError(f"The image file {file} can't be read: {error}.") from None
-        image[:] = np.asarray(pixels, np.uint8).reshape(image.shape)
-    return images, labels
+    try:
+        check_size(file)
+        pixels = keras.utils.load_img(file, color_mode=color_mode, target_size=size)
+    except Exception as error:  # Pillow's readers raise all kinds on broken files
+        raise InputError(f"The image file {file} can't be read: {error}.") from None
+    return np.asarray(pixels, np.uint8)

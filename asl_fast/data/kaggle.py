@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from asl_fast.data.dataset import KNOWN_SHA256
+from asl_fast.system import extras
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
 
@@ -29,9 +30,7 @@ def fetch(folder: Path) -> list[Path]:
     try:
         import kagglehub
     except ImportError:
-        raise InputError(
-            "Fetching needs the package kagglehub. Install it with: pip install 'asl-fast[kaggle]'"
-        ) from None
+        raise extras.missing("Fetching", "kaggle") from None
     make_folder(folder)
     return [_fetch_file(kagglehub, name, folder / name) for name in _FILES]
 

@@ -61,7 +61,10 @@ class NpzFile(DataSource):
 
     @classmethod
     def find(cls, path: Path) -> dict[str, DataSource]:
-        """Returns both sets of a .npz file, or of the only one in a folder without other data."""
+        """Returns the sets of a .npz file, or of the only one in a folder without other data.
+
+        x_train or x alone is a single set.
+        """
         if path.is_dir():
             files = list(path.iterdir())
             if any(file.is_dir() or ".csv" in file.name for file in files):
@@ -77,15 +80,16 @@ class NpzFile(DataSource):
                 names = set(archive.namelist())
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is damaged or no .npz file: {error}.") from None
-        end = next((end for end in _VALIDATION if f"x{end}.npy" in names), "_test")
-        labels = {
-            split: _labels(path, f"y{of}") for split, of in (("train", "_train"), ("valid", end))
+        ends = {
+            "train": "_train",
+            "valid": next((end for end in _VALIDATION if f"x{end}.npy" in names), "_test"),
         }
+        whole = next((end for end in ("_train", "") if f"x{end}.npy" in names), None)
+        if whole is not None and not any(f"{xy}{ends['valid']}.npy" in names for xy in "xy"):
+            ends = {"": whole}
+        labels = {split: _labels(path, f"y{end}") for split, end in ends.items()}
         classes = 1 + max(int(some.max()) for some in labels.values())
-        return {
-            "train": cls(path, "_train", labels["train"], classes),
-            "valid": cls(path, end, labels["valid"], classes),
-        }
+        return {split: cls(path, end, labels[split], classes) for split, end in ends.items()}
 
     def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
         """Reads the images, as uint8."""

@@ -144,6 +144,17 @@ class Records:
         text = json.dumps([self.shape, self.labels, *(shard.sha256 for shard in self.shards)])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def renumbered(self, classes: Sequence[str]) -> "Records":
+        """Returns the same records with other names' numbers: classes that hold all of theirs.
+
+        Args:
+            classes: Names, in the order of their numbers.
+        """
+        labels = dict(zip(self.classes, self.labels, strict=True))
+        unused = (label for label in itertools.count() if label not in self.labels)
+        numbered = tuple(labels[name] if name in labels else next(unused) for name in classes)
+        return dataclasses.replace(self, labels=numbered, classes=tuple(classes))
+
     def part(self, number: int, count: int) -> "Records":
         """Returns every `count`-th shard, beginning with shard `number`.
 

@@ -2,6 +2,8 @@
 
 import abc
 import hashlib
+import math
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from asl_fast.system import storage
 from asl_fast.system.errors import InputError
 
-__all__ = ["DataSource", "Read", "batch", "digest", "file_facts"]
+__all__ = ["DataSource", "Read", "batch", "check_memory", "digest", "file_facts"]
 
 # Reads a batch: images, uint8 (n, height, width, channels), and labels, integers (n,). It can be
 # pickled, as conversions call it in other processes.
@@ -61,6 +63,18 @@ class DataSource(abc.ABC):
         Raises:
             InputError: The path is of this format but incomplete or damaged.
         """
+
+    def shaped(self, size: tuple[int, int] | None, color: str | None) -> "DataSource":
+        """Returns the set with images of one shape; itself if they have one.
+
+        Args:
+            size: Height and width in pixels, or None for those that all files share.
+            color: "grayscale" or "rgb", or None for grayscale if no file has colours.
+
+        Raises:
+            InputError: The files have several sizes, and none is asked for; or one can't be read.
+        """
+        return self
 
     def read(self, progress: Callable[[int], object] | None = None) -> storage.Entry:
         """Reads the set into memory.
@@ -139,6 +153,21 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
     """Returns the SHA-256 of a set in memory."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
-    digest.update(np.ascontiguousarray(labels).data)
-    return digest.hexdigest()
+    both = hashlib.sha256(np.ascontiguousarray(images).data)
+    both.update(np.ascontiguousarray(labels).data)
+    return both.hexdigest()
+
+
+def check_memory(name: str, rows: int, shape: tuple[int, int, int]) -> None:
+    """Refuses images that take more than half of this machine's memory.
+
+    Raises:
+        InputError: They do; says how to stream them instead.
+    """
+    size = rows * math.prod(shape)
+    if size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2:
+        raise InputError(
+            f"{name}: {rows:,} images of {'x'.join(map(str, shape))} take {size / 1e9:.1f} GB, "
+            "more than half of the memory. Convert a training and a validation set (asl-fast data "
+            "convert), which training streams, or choose a smaller --image-size."
+        )

@@ -16,14 +16,15 @@ from asl_fast.images.file_types import FORMATS, MOST_PIXELS, SUFFIXES
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import open_file
 
-__all__ = ["MOST_BYTES", "STANDARD_INPUT", "Photograph", "find", "read"]
+__all__ = ["MOST_BYTES", "STANDARD_INPUT", "Header", "Photograph", "find", "header", "read"]
 
 STANDARD_INPUT = "-"
 
 # Bytes of a photograph that is read into memory: those of the largest, uncompressed.
 MOST_BYTES = 3 * MOST_PIXELS
 _PATIENCE = 30  # seconds that a pipe may be silent
-_SMALLEST = 8  # pixels a side; a hand can't be recognised below
+_SMALLEST = 8  # pixels a side, unless the network takes smaller images
+_ORIENTATION = 0x0112  # EXIF's tag
 
 
 class Photograph(NamedTuple):
@@ -36,6 +37,34 @@ class Photograph(NamedTuple):
 
     pixels: np.ndarray
     note: str
+
+
+class Header(NamedTuple):
+    """What a file says about its image.
+
+    Attributes:
+        height: In pixels, upright.
+        width: In pixels, upright.
+        has_colors: Bool, False for grey images.
+    """
+
+    height: int
+    width: int
+    has_colors: bool
+
+
+def header(file: str) -> Header:
+    """Reads the header of an image file.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    with _opened(file, f"The image file {file}") as image:
+        columns, rows = image.size
+        # Pillow would decode all of a PNG file for its EXIF data, which hardly one has.
+        if image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) >= 5:  # a quarter turn
+            columns, rows = rows, columns
+        return Header(rows, columns, not image.mode.startswith(("1", "L", "I", "F")))
 
 
 def find(source: str) -> list[str]:
@@ -86,10 +115,11 @@ def read(
     ours = not isinstance(source, Image.Image)
     with _opened(source, name) if ours else contextlib.nullcontext(source) as image:
         columns, rows = image.size
-        if min(columns, rows) < _SMALLEST:
+        smallest = min(_SMALLEST, height, width)
+        if min(columns, rows) < smallest:
             raise InputError(
-                f"{name} has {columns} × {rows} pixels: too few to recognise a hand. Give one of "
-                f"at least {_SMALLEST} × {_SMALLEST}."
+                f"{name} has {columns} × {rows} pixels: too few to recognise anything. Give one of "
+                f"at least {smallest} × {smallest}."
             )
         if columns * rows > MOST_PIXELS:
             raise _too_large(name, f"{columns:,} × {rows:,} pixels")

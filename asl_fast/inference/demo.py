@@ -7,19 +7,22 @@ import html
 import logging
 import os
 import socket
+import string
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from asl_fast.data import synthetic_hands as hands
 from asl_fast.inference.classifier import Classifier
 from asl_fast.inference.demo_door import Door, hold_tracebacks
 from asl_fast.models.recipe import DEFAULT, RECIPES
+from asl_fast.system import extras
 from asl_fast.system.errors import InputError, printable
 from asl_fast.system.signals import handled
 from asl_fast.transforms.augment_options import AugmentOptions
@@ -27,12 +30,20 @@ from asl_fast.transforms.fill_modes import FILL_MODES
 from asl_fast.transforms.random_augment import RandomAugment
 from asl_fast.transforms.transform import Control
 
-__all__ = ["build", "heading", "serve"]
+__all__ = ["build", "drawn_examples", "heading", "serve"]
 
 _UPLOAD_BYTES = 10 << 20
 _SIDE = 4  # images in each row and column of the grid of draws
 _SHOWN = 480  # pixels
-_LETTERS = 1000  # characters of all letters
+_NAMED = 30  # classes, at most
+_LETTERS = 1000  # characters of all names
+_EXAMPLES = "ABLVWY"
+_OF_HANDS = (
+    "Hold one hand, palm to the camera, before a plain wall in even light, so that it fills most "
+    "of the picture, upright and without the face. J and Z are signed by a movement, and are not "
+    "among the letters."
+)
+
 
 # The options that the page lets people set, each by its control.
 _CONTROLS: dict[str, Control] = {
@@ -47,6 +58,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     ready: Callable[[str], object] = lambda url: None,
+    examples: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Serves the page until Ctrl-C or SIGTERM, then deletes uploaded pictures.
 
@@ -55,6 +67,7 @@ def serve(
         host: The address to listen on; "0.0.0.0" admits other machines.
         port: The TCP port.
         ready: Called with the page's URL once it can be opened.
+        examples: Images to try, uint8 (height, width, 1 or 3), by their class.
 
     Raises:
         InputError: Gradio is not installed, or host and port are not available.
@@ -63,7 +76,7 @@ def serve(
     _check_free(host, port)
     with tempfile.TemporaryDirectory(prefix="asl-fast-demo-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        page = build(classifier)
+        page = build(classifier, _written(examples or {}, Path(uploads)))
         hold_tracebacks([gradio.queueing, gradio.routes])
         door = {"host": host, "folder": uploads, "largest": _UPLOAD_BYTES}
         page.launch(
@@ -96,11 +109,29 @@ def serve(
         page.close(verbose=False)
 
 
-def build(classifier: Classifier) -> Any:
+def drawn_examples() -> dict[str, np.ndarray]:
+    """Returns drawn hands to try, 28x28, of a few letters that are easy to tell apart."""
+    images, labels = hands.render(len(hands.LETTERS), split="valid", workers=1)
+    by_letter = dict(zip((hands.LETTERS[label] for label in labels), images, strict=True))
+    return {letter: by_letter[letter] for letter in _EXAMPLES if letter in by_letter}
+
+
+def _written(examples: Mapping[str, np.ndarray], folder: Path) -> list[str]:
+    """Writes examples to files that Gradio may show, enlarged, and returns their paths."""
+    paths = []
+    for number, image in enumerate(examples.values()):
+        path = folder / f"example-{number}.png"
+        Image.fromarray(_enlarge(image)).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def build(classifier: Classifier, examples: Sequence[str] = ()) -> Any:
     """Returns the page, a `gradio.Blocks`.
 
     Args:
         classifier: Classifies the pictures.
+        examples: Files of pictures to try.
 
     Raises:
         InputError: Gradio is not installed.
@@ -108,24 +139,28 @@ def build(classifier: Classifier) -> Any:
     gr = _import_gradio()
     with gr.Blocks(title="asl-fast", analytics_enabled=False) as page:
         gr.HTML(heading(classifier.letters))
-        with gr.Tab("Classify a letter"), gr.Row():
-            _build_classification(gr, classifier)
+        with gr.Tab("Classify"), gr.Row():
+            _build_classification(gr, classifier, examples)
         with gr.Tab("Augmentation"), gr.Row():
             _build_augmentation(gr, page, classifier)
     return page
 
 
-def heading(letters: Sequence[str]) -> str:
-    """Returns the page's heading; in Markdown a letter might be a picture from elsewhere."""
-    shown = html.escape(printable(" ".join(letters))[:_LETTERS])
-    return f"<h1>asl-fast</h1><p>Classifies the letter that a hand signs: {shown}.</p>"
+def heading(classes: Sequence[str]) -> str:
+    """Returns the page's heading, HTML; in Markdown a class might be a picture from elsewhere."""
+    of_hands = len(classes) >= len(hands.LETTERS) and set(classes) <= set(string.ascii_uppercase)
+    names = printable((" " if of_hands else ", ").join(classes[:_NAMED]))[:_LETTERS]
+    names += ", …" if len(classes) > _NAMED else ""
+    what = "the letter that a hand signs" if of_hands else "pictures"
+    advice = _OF_HANDS if of_hands else "Give a picture that shows little else."
+    return f"<h1>asl-fast</h1><p>Classifies {what}: {html.escape(names)}.</p><p>{advice}</p>"
 
 
 # Of events: the page's own, and no progress bar over the pictures.
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def _build_classification(gr: ModuleType, classifier: Classifier) -> None:
+def _build_classification(gr: ModuleType, classifier: Classifier, examples: Sequence[str]) -> None:
     def classify(path: str | None) -> tuple[Any, Any]:
         if path is None:
             return None, None
@@ -141,9 +176,16 @@ def _build_classification(gr: ModuleType, classifier: Classifier) -> None:
     with gr.Column():
         picture = _picture_input(gr, 400)
     with gr.Column():
-        answer = gr.Label(label="Letter", num_top_classes=3)
+        answer = gr.Label(label="Class", num_top_classes=3)
         seen = _picture_output(gr, "What the model sees")
-    shown = gr.on([picture.input, picture.clear], classify, picture, [answer, seen], **_QUIET)
+    if examples:
+        # Not by gr.Examples, which makes the picture anew, without its `preprocess` below.
+        shelf = gr.Dataset(
+            components=[gr.Image(render=False)], samples=[[path] for path in examples]
+        )
+        shelf.click(lambda row: row[0], shelf, picture, **_QUIET)
+    # Of examples too, which are no input of the user's to Gradio.
+    shown = picture.change(classify, picture, [answer, seen], trigger_mode="always_last", **_QUIET)
     # A failed picture must not show the letter of the one before.
     shown.failure(lambda: (None, None), None, [answer, seen], **_QUIET)
 
@@ -181,7 +223,7 @@ def _build_augmentation(gr: ModuleType, page: Any, classifier: Classifier) -> No
 
 def _picture_input(gr: ModuleType, height: int) -> Any:
     picture = gr.Image(
-        label="Picture of a hand",
+        label="Picture",
         sources=["upload", "webcam", "clipboard"],
         # A mirrored right hand would be a left one.
         webcam_options=gr.WebcamOptions(mirror=False),
@@ -232,9 +274,7 @@ def _import_gradio() -> ModuleType:
     try:
         import gradio
     except ImportError:
-        raise InputError(
-            "The demo needs the package gradio. Install it with: pip install 'asl-fast[demo]'"
-        ) from None
+        raise extras.missing("The demo", "demo") from None
     return gradio
 
 

@@ -12,13 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from asl_fast.data.csv_table import CLASSES, SIDE
-from asl_fast.data.dataset import Split
+from asl_fast.data.dataset import Split, in_words, numbered
 from asl_fast.data.records import damage_in_words
-from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import figures
 from asl_fast.models import limits, network, saving
-from asl_fast.models.pixel_range import RANGES, pixel_range, scale
+from asl_fast.models.pixel_range import RANGES, marked, pixel_range, scale
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, replacing
 from asl_fast.transforms.augment_options import AugmentOptions
@@ -26,9 +24,10 @@ from asl_fast.transforms.augmentation import output_to_input
 from asl_fast.transforms.warp import warp
 
 __all__ = [
+    "calibration_error",
     "count",
     "evaluate",
-    "load_model",
+    "matched",
     "measure",
     "predict",
     "robustness",
@@ -45,55 +44,49 @@ _FAR_BETTER = 0.1  # in accuracy; below, another range may win by chance
 _log = logging.getLogger(__name__)
 
 
-def load_model(
-    path: Path, letters: Sequence[str] | None = None
-) -> tuple[keras.Model, tuple[str, ...]]:
-    """Loads a model for Sign Language MNIST.
+def matched(
+    model: keras.Model, split: Split, path: Path, letters: Sequence[str] | None = None
+) -> Split:
+    """Returns a data set with its labels numbered as the outputs of a model.
 
     Args:
-        path: A `.keras` or HDF5 file, or the folder of a run.
-        letters: The letters of the outputs in their order, if not those in the file. If neither
-            tells, 24 outputs are the course's letters, 25 or 26 A to Y or A to Z.
-
-    Returns:
-        The model, and its letters.
+        model: As `saving.load_model` returns it.
+        split: The images and their labels.
+        path: The model's file, or the folder of its run.
+        letters: Classes of the outputs in their order, if not those in the file. If neither tells,
+            as many outputs as classes are the data's; otherwise 25 or 26 are A to Y or A to Z.
 
     Raises:
-        InputError: The file can't be loaded, or the model has other inputs, or lacks letters of
-            the data.
+        InputError: The model has other inputs, or lacks classes of the data.
     """
-    model = saving.load_model(path)
     shapes: Any = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    outputs = shapes[1][1] if isinstance(shapes[1], tuple) and len(shapes[1]) == 2 else 0
-    if shapes[0] != (None, SIDE, SIDE, 1) or (outputs or 0) < CLASSES:
+    outputs = shapes[1][1] if isinstance(shapes[1], tuple) and len(shapes[1]) == 2 else None
+    if shapes[0] != (None, *split.shape) or (outputs or 0) < len(split.classes):
         raise InputError(
-            f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes "
-            f"(None, {SIDE}, {SIDE}, 1) and outputs (None, {CLASSES}), or more."
+            f"{path} takes {shapes[0]} and outputs {shapes[1]}. A model for this data takes images "
+            f"of {in_words(split.shape)} and outputs (None, {len(split.classes)}), or more."
         )
-    found = saving.find_letters(path, model, letters)
-    if found is None and outputs == CLASSES:
-        found = tuple(LETTERS)
-    if found is None or len(found) != outputs or len(set(found)) != outputs:
-        given = "none are known" if found is None else f"{' '.join(found)} are given"
+    known = letters or saving.read_letters(path)
+    if known is None:
+        same = outputs == len(split.classes)
+        known = split.classes if same else saving.find_letters(path, model)
+    if known is None or len(known) != outputs or len(set(known)) != outputs:
+        given = "none are known" if known is None else f"{' '.join(known)} are given"
         raise InputError(
             f"{path} has {outputs} outputs and needs as many different letters, but {given}. Give "
             "them in the order of the outputs (--letters, or letters=)."
         )
-    if missing := [letter for letter in LETTERS if letter not in found]:
+    if missing := [name for name in split.classes if name not in known]:
         raise InputError(
             f"{path} has no output for {' '.join(missing)}, which the data have. Its letters are "
-            f"{' '.join(found)}; others are given in the order of the outputs (--letters, or "
+            f"{' '.join(known)}; others are given in the order of the outputs (--letters, or "
             "letters=)."
         )
-    return model, found
+    return numbered(split, tuple(known))
 
 
 def predict(
-    model: keras.Model,
-    split: Split,
-    mirrored: bool = False,
-    pixels: str | None = None,
-    letters: Sequence[str] = LETTERS,
+    model: keras.Model, split: Split, mirrored: bool = False, pixels: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the labels, integers (n,), and the predicted probabilities, floats (n, k).
 
@@ -102,12 +95,11 @@ def predict(
         split: The images and their labels.
         mirrored: Averages over each image and its mirror image, which takes twice as long.
         pixels: As for `Classifier`.
-        letters: The letters of the model's k outputs, which the labels count too.
 
     Raises:
         InputError: The outputs are not probabilities.
     """
-    labels, batches = _batches(split, letters)
+    labels, batches = _batches(split)
     chosen = pixel_range(model, pixels)
     if (rows := limits.batch_size(model, _BATCH)) < _BATCH:
         batches = batches.rebatch(rows)
@@ -121,35 +113,27 @@ def predict(
     return labels, probabilities
 
 
-def count(
-    labels: np.ndarray, predictions: np.ndarray, letters: Sequence[str] = LETTERS
-) -> np.ndarray:
-    """Returns the confusion matrix, integers (k, k): rows true, columns predicted letters.
+def count(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the confusion matrix, integers (k, k): rows true, columns predicted classes.
 
     Args:
-        labels: Integers (n,) in [0, k), the true letters.
-        predictions: Integers (n,) in [0, k), the predicted letters.
-        letters: The k letters.
+        labels: Integers (n,) in [0, k), the true classes.
+        predictions: Integers (n,) in [0, k), the predicted classes.
+        classes: Int, k.
     """
-    side = len(letters)
-    pairs = np.bincount(labels * side + predictions, minlength=side**2)
-    return pairs.reshape(side, side)
+    pairs = np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2)
+    return pairs.reshape(classes, classes)
 
 
-def _numbered(labels: Any, letters: Sequence[str]) -> np.ndarray:
-    """Returns the data's labels as outputs of a model with these letters."""
-    return np.array([list(letters).index(letter) for letter in LETTERS])[np.asarray(labels)]
-
-
-def _batches(split: Split, letters: Sequence[str]) -> tuple[np.ndarray, tf.data.Dataset]:
+def _batches(split: Split) -> tuple[np.ndarray, tf.data.Dataset]:
     """Returns the labels, and a data set of image batches."""
     if split.records is None:
         batches = tf.data.Dataset.from_tensor_slices(split.images).batch(_BATCH)
-        return _numbered(split.labels, letters), batches.prefetch(2)
+        return np.asarray(split.labels), batches.prefetch(2)
     batches = split.records.batches(_BATCH)
     with damage_in_words(split.records):
         labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
-    return _numbered(labels, letters), batches.map(lambda images, _: images)
+    return labels, batches.map(lambda images, _: images)
 
 
 def evaluate(
@@ -159,7 +143,6 @@ def evaluate(
     out: Path | None = None,
     progress: Callable[[str], None] = lambda activity: None,
     pixels: str | None = None,
-    letters: Sequence[str] = LETTERS,
 ) -> dict[str, Any]:
     """Evaluates a model on a validation set.
 
@@ -174,7 +157,6 @@ def evaluate(
             with a folder, since it takes 22 times as long.
         progress: Called with each activity as it begins.
         pixels: As for `Classifier`.
-        letters: As for `predict`.
 
     Returns:
         The result of `measure` with `mirrored`, `data`, `pixels` (the range used), and
@@ -187,42 +169,42 @@ def evaluate(
         make_folder(out)
     progress("Evaluating")
     pixels = pixel_range(model, pixels)
-    labels, probabilities = predict(model, split, mirrored, pixels, letters)
-    _try_other_ranges(model, split, pixels, letters)
-    result = measure(labels, probabilities, letters)
+    labels, probabilities = predict(model, split, mirrored, pixels)
+    if marked(model) != pixels:
+        _try_other_ranges(model, split, pixels)
+    result = measure(labels, probabilities, split.classes)
     result |= {"mirrored": mirrored, "data": split.describe(), "pixels": pixels}
     if out is None:
         return result
-    result["robustness"] = robustness(model, split, progress, pixels, letters)
+    result["robustness"] = robustness(model, split, progress, pixels)
     progress("Drawing")
     predictions = probabilities.argmax(axis=1)
     rows, images = worst_mistakes(split, labels, probabilities)
     shares = probabilities[rows, predictions[rows]]
-    counts = count(labels, predictions, letters)
-    figures.confusion(out / "confusion.png", counts, letters)
-    figures.mistakes(out / "mistakes.png", images, labels[rows], predictions[rows], shares, letters)
+    counts = count(labels, predictions, len(split.classes))
+    names = [(split.classes[labels[row]], split.classes[predictions[row]]) for row in rows]
+    figures.confusion(out / "confusion.png", counts, split.classes)
+    figures.mistakes(out / "mistakes.png", images, names, shares)
     figures.reliability(out / "reliability.png", result["calibration"])
     figures.robustness(out / "robustness.png", result["accuracy"], result["robustness"])
-    table = [[letter, *row] for letter, row in zip(letters, counts.tolist(), strict=True)]
-    _write_csv(out / "confusion.csv", [["true letter", *letters], *table])
-    names = ("precision", "recall", "f1", "images")
-    table = [[letter, *(row[k] for k in names)] for letter, row in result["letters"].items()]
-    _write_csv(out / "letters.csv", [["letter", *names], *table])
+    table = [[name, *row] for name, row in zip(split.classes, counts.tolist(), strict=True)]
+    _write_csv(out / "confusion.csv", [["true letter", *split.classes], *table])
+    scores = ("precision", "recall", "f1", "images")
+    table = [[name, *(row[k] for k in scores)] for name, row in result["letters"].items()]
+    _write_csv(out / "letters.csv", [["letter", *scores], *table])
     with replacing(out / "evaluation.json") as aside:
         aside.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
-def _try_other_ranges(
-    model: keras.Model, split: Split, pixels: str, letters: Sequence[str]
-) -> None:
+def _try_other_ranges(model: keras.Model, split: Split, pixels: str) -> None:
     """Warns if the model is far better on another range of pixels, by a few hundred images."""
     if split.records is None:
         rows = np.linspace(0, split.rows - 1, min(_TRIED, split.rows), dtype=int)
         images, labels = split.images[rows], split.labels[rows]
     else:
         images, labels = next(split.records.batches(_TRIED).as_numpy_iterator())
-    images, labels = np.asarray(images, np.float32), _numbered(labels, letters)
+    images = np.asarray(images, np.float32)
     accuracy = {
         name: float(np.mean(model.predict_on_batch(scale(images, name)).argmax(axis=1) == labels))
         for name in RANGES
@@ -242,29 +224,29 @@ def _try_other_ranges(
 
 
 def measure(
-    labels: np.ndarray, probabilities: np.ndarray, letters: Sequence[str] = LETTERS
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Computes accuracy, metrics by letter, and calibration.
+    """Computes accuracy, metrics by class, and calibration.
 
     Args:
         labels: Integers (n,) in [0, k).
         probabilities: Floats (n, k).
-        letters: The k letters.
+        classes: The k names.
 
     Returns:
-        `accuracy`, and its 95 % Wilson `interval`; `right` of `rows`, images; `letters`, by letter
+        `accuracy`, and its 95 % Wilson `interval`; `right` of `rows`, images; `letters`, by class
         `precision`, `recall`, `f1` (None if undefined) and `images`; and `calibration`: `error`,
         the expected calibration error in 15 equal bins (Naeini et al. 2015), and `bins`, the
         `probability`, `accuracy` and `images` of each bin that is not empty.
     """
     predictions = probabilities.argmax(axis=1)
     correct = predictions == labels
-    counts = count(labels, predictions, letters)
-    by_letter = {}
+    counts = count(labels, predictions, len(classes))
+    letters = {}
     hits, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    for i, letter in enumerate(letters):
+    for i, letter in enumerate(classes):
         if actual[i] or predicted[i]:
-            by_letter[letter] = {
+            letters[letter] = {
                 "precision": _share(hits[i], predicted[i]),
                 "recall": _share(hits[i], actual[i]),
                 "f1": _share(2 * hits[i], actual[i] + predicted[i]),
@@ -275,9 +257,16 @@ def measure(
         "interval": _wilson(int(correct.sum()), len(labels)),
         "right": int(correct.sum()),
         "rows": len(labels),
-        "letters": by_letter,
+        "letters": letters,
         "calibration": _calibration(probabilities.max(axis=1), correct),
     }
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Returns the expected calibration error, as `measure` does."""
+    correct = probabilities.argmax(axis=1) == labels
+    error: float = _calibration(probabilities.max(axis=1), correct)["error"]
+    return error
 
 
 def _calibration(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
@@ -299,7 +288,6 @@ def robustness(
     split: Split,
     progress: Callable[[str], None] = lambda activity: None,
     pixels: str | None = None,
-    letters: Sequence[str] = LETTERS,
 ) -> dict[str, dict[str, float]]:
     """Measures the accuracy on slightly rotated or shifted images.
 
@@ -310,23 +298,22 @@ def robustness(
         split: The images and their labels.
         progress: Called with each activity as it begins.
         pixels: As for `Classifier`.
-        letters: As for `predict`.
 
     Returns:
         `rotation`: accuracy by degrees, counterclockwise as in Keras; `shift`: accuracy by pixels,
         the mean over the four directions.
     """
-    labels, batches = _batches(split, letters)
+    labels, batches = _batches(split)
     chosen = pixel_range(model, pixels)
 
     @tf.function(reduce_retracing=True)
     def classify(images: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-        images = tf.ensure_shape(images, [None, SIDE, SIDE, 1])
+        images = tf.ensure_shape(images, [None, *split.shape])
         moved = warp(images, tf.repeat(matrix, len(images), axis=0))
         return tf.argmax(model(scale(moved, chosen), training=False), axis=1)
 
     def accuracy(**motion: float) -> float:
-        matrix = output_to_input(AugmentOptions(), motion, SIDE, SIDE)
+        matrix = output_to_input(AugmentOptions(), motion, *split.shape[:2])
         with damage_in_words(split.records):
             predictions = np.concatenate([classify(images, matrix) for images in batches])
         return float((predictions == labels).mean())
@@ -345,7 +332,9 @@ def robustness(
 def worst_mistakes(
     split: Split, labels: np.ndarray, probabilities: np.ndarray, most: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the misclassified images whose true letter has the lowest probability.
+    """Finds the misclassified images whose true class has the lowest probability.
+
+    Each class's worst mistake comes before any second one, and so on.
 
     Args:
         split: The images and their labels.
@@ -354,13 +343,18 @@ def worst_mistakes(
         most: The largest number to return.
 
     Returns:
-        Their rows (m,), worst first, and the images, uint8 (m, 28, 28, 1).
+        Their rows (m,), worst first, and the images, uint8 (m, height, width, channels).
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    rows = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:most]
+    wrong = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
+    turns = np.empty(len(wrong), int)  # how many of the class's mistakes are worse
+    for label in np.unique(labels[wrong]):
+        of_class = labels[wrong] == label
+        turns[of_class] = np.arange(of_class.sum())
+    rows = wrong[np.argsort(turns, kind="stable")][:most]
     if split.records is None:
         return rows, np.asarray(split.images[rows])
-    images = np.empty((len(rows), SIDE, SIDE, 1), np.uint8)
+    images = np.empty((len(rows), *split.shape), np.uint8)
     for number, (batch, _) in enumerate(split.records.batches(_BATCH).as_numpy_iterator()):
         here = rows // _BATCH == number
         images[here] = batch[rows[here] % _BATCH]

@@ -18,7 +18,7 @@ from asl_fast.inference.target import Exportable, Run, Target
 from asl_fast.inference.targets import TARGETS
 from asl_fast.models import limits
 from asl_fast.models.pixel_range import pixel_range, scale
-from asl_fast.system import storage
+from asl_fast.system import extras, storage
 from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import flatten_layers
 
@@ -161,7 +161,7 @@ def _choose(formats: Sequence[str], int8: bool) -> list[Target]:
     missing = {name: packages for name in chosen if (packages := _missing(TARGETS[name]))}
     if missing:
         what = "; ".join(f"{name} needs {' and '.join(missing[name])}" for name in missing)
-        how = "Install with: pip install 'asl-fast[export]'"
+        how = f"Install the extra asl-fast[export] with: {extras.how_to_install('export')}"
         if "all" not in formats:
             raise InputError(f"Packages are missing: {what}. {how}")
         _log.warning("Left out: %s. %s", what, how)

@@ -11,7 +11,7 @@ from asl_fast.system.errors import InputError
 from asl_fast.system.private_api import flatten_layers, graph_nodes
 from asl_fast.transforms.standardize import Standardize
 
-__all__ = ["RANGES", "is_known", "mark", "pixel_range", "read", "scale"]
+__all__ = ["RANGES", "is_known", "mark", "marked", "pixel_range", "read", "scale"]
 
 RANGES = ("0-1", "-1-1", "0-255")
 
@@ -53,6 +53,11 @@ def pixel_range(model: keras.Model, pixels: str | None = None, name: str = "The 
 def is_known(model: keras.Model) -> bool:
     """Returns whether a mark or the graph tells the range."""
     return bool(getattr(model, _MARK, None) or read(model))
+
+
+def marked(model: keras.Model) -> str | None:
+    """Returns the range that a model was made for, or None if nothing but its graph tells."""
+    return getattr(model, _MARK, None)
 
 
 def mark(model: keras.Model, pixels: str) -> None:

@@ -29,6 +29,8 @@ class Recipe:
         weight_decay: Float >= 0, decoupled from the gradient and scaled by the learning rate.
         label_smoothing: Float in [0, 1).
         batch_norm_momentum: Float in [0, 1): momentum of the moving averages.
+        calibration: Float in [0, 1): the share of the training images, each class by itself, that
+            is held out to calibrate the probabilities on; see `calibration.calibrated`.
 
     Raises:
         InputError: A value is out of range.
@@ -44,6 +46,7 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     batch_norm_momentum: float = 0.99
+    calibration: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.augment, AugmentOptions):
@@ -55,7 +58,7 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
                 raise _out_of_range(name, "a whole number, at least 1", value)
-        for name in ("warm_up", "label_smoothing", "batch_norm_momentum"):
+        for name in ("warm_up", "label_smoothing", "batch_norm_momentum", "calibration"):
             if not finite(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise _out_of_range(name, "at least 0 and below 1", getattr(self, name))
         if not finite(self.learning_rate) or self.learning_rate <= 0:
@@ -89,6 +92,22 @@ _FAST = Recipe(
     weight_decay=0.0005,
     label_smoothing=0.1,
     batch_norm_momentum=0.9,
+    calibration=0.04,
+)
+
+# For networks of `keras.applications`: their head on fixed features, or all from random weights.
+_TRANSFER = Recipe(
+    dataclasses.replace(_COURSE, fill_mode="reflect"),
+    optimizer="adamw",
+    learning_rate=1e-3,
+    batch_size=32,
+    epochs=10,
+    schedule="cosine",
+    warm_up=0.1,
+    weight_decay=1e-4,
+    label_smoothing=0.1,
+    batch_norm_momentum=0.9,
+    calibration=0.04,
 )
 
 RECIPES = {
@@ -97,6 +116,9 @@ RECIPES = {
     "fast": _FAST,
     # Takes less computing than the course's 20 epochs, since its batches are larger.
     "best": dataclasses.replace(_FAST, epochs=18),
+    "transfer": _TRANSFER,
+    # Small steps, which keep what the weights of all layers have learnt elsewhere.
+    "finetune": dataclasses.replace(_TRANSFER, learning_rate=1e-4),
 }
 
 DEFAULT = "fast"

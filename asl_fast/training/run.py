@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import functools
 import logging
 import platform
@@ -15,11 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from asl_fast.data import dataset as datasets
-from asl_fast.data.csv_table import CLASSES
 from asl_fast.data.pipeline import steps_per_epoch
-from asl_fast.data.synthetic_hands import LETTERS
-from asl_fast.inference import figures
-from asl_fast.inference.evaluation import count, predict
+from asl_fast.inference import calibration, figures
+from asl_fast.inference.evaluation import calibration_error, count, predict
+from asl_fast.models.pixel_range import pixel_range
 from asl_fast.models.recipe import RECIPES, Recipe
 from asl_fast.models.saving import save_model
 from asl_fast.system import device
@@ -48,6 +48,7 @@ __all__ = ["train"]
 _log = logging.getLogger(__name__)
 
 _VALIDATION_BATCH = 1024
+_FEWEST = 50  # images to calibrate on; the accuracy on fewer says little
 _PACKAGES = ("asl-fast", "keras", "numpy", "pandas", "tensorflow")
 
 
@@ -62,7 +63,10 @@ def train(
     verbose: int | str = "auto",
     **settings: Any,
 ) -> dict[str, Any]:
-    """Trains the course's network and writes model, metrics and pictures to a folder.
+    """Trains a network and writes model, metrics and pictures to a folder.
+
+    A recipe's share of the training images is held out, if they are in memory and enough: the saved
+    model's probabilities are calibrated on them, which changes no prediction.
 
     Args:
         dataset: Training and validation set.
@@ -76,7 +80,7 @@ def train(
         checkpoint_seconds: Float, at least 0, between two checkpoints within an epoch.
         callbacks: Keras callbacks, besides TensorBoard's.
         verbose: As for `keras.Model.fit`.
-        **settings: How to train: attributes of `RunSettings`, except `data`.
+        **settings: What and how to train: attributes of `RunSettings`, except `data`.
 
     Returns:
         The content of `metrics.json`.
@@ -89,8 +93,7 @@ def train(
     before = begun(out) if resume else None
     if before is not None and settings.get("precision", "auto") == "auto":
         settings["precision"] = before["precision"]  # measured again, it might be another
-    places = [_place(split.source) for split in (dataset.train, dataset.valid)]
-    chosen = RunSettings(places, **settings)
+    chosen = RunSettings(dataset.place, **settings)
     recipe = _changed(chosen, dataset.train)
     devices = distribution.choose(strategy).value  # before TensorFlow is used
     alone = not isinstance(devices, tf.distribute.MultiWorkerMirroredStrategy)
@@ -130,12 +133,21 @@ class _Run:
     ) -> None:
         self._dataset, self._recipe, self._settings = dataset, recipe, settings
         self._strategy, self._out = strategy, out
+        self._train, self._held_out = _held_out(dataset.train, recipe, settings.seed)
         self._is_saved = False
         if settings.deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(settings.seed)
-        steps = recipe.epochs * steps_per_epoch(dataset.train.rows, recipe.batch_size)
-        compiled = functools.partial(compiled_model, recipe, steps, settings.precision)
+        steps = recipe.epochs * steps_per_epoch(self._train.rows, recipe.batch_size)
+        compiled = functools.partial(
+            compiled_model,
+            settings.architecture,
+            dataset.train.shape,
+            len(dataset.train.classes),
+            recipe,
+            steps,
+            settings.precision,
+        )
         if strategy is None:
             self._model = compiled(settings.jit)
         else:
@@ -158,10 +170,11 @@ class _Run:
             options = dataclasses.asdict(recipe.augment)
             augment = RandomAugment(**options, seed=settings.seed, dtype="float32")
         valid = self._dataset.valid
+        rescale = 1 / 255 if pixel_range(self._model) == "0-1" else None
         history = fit(
             self._model,
-            *_data(self._dataset.train),
-            standardize=Standardize(rescale=1 / 255, dtype="float32"),
+            *_data(self._train),
+            standardize=Standardize(rescale=rescale, dtype="float32"),
             augment=augment,
             validation_data=valid.records or _data(valid),
             validation_batch_size=_VALIDATION_BATCH,
@@ -185,7 +198,7 @@ class _Run:
         if self._out is None:
             return
         try:
-            save_model(self._saved, self._out / "model.keras", LETTERS)
+            save_model(self._saved, self._out / "model.keras", self._dataset.train.classes)
             self._is_saved = True
         except InputError as error:
             self._is_saved = False
@@ -194,13 +207,14 @@ class _Run:
     def metrics(self, history: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         """Returns the content of `metrics.json`."""
         settings, strategy = self._settings, self._strategy
-        rate = self._dataset.train.rows / float(np.median(self._clock.seconds))
+        rate = self._train.rows / float(np.median(self._clock.seconds))
         return {
             "val_accuracy": history["val_accuracy"][-1],
             "best_val_accuracy": max(history["val_accuracy"]),
             "train_seconds": round(self._clock.total, 2),
             "images_per_second": round(rate, 1),
             "epochs": self._recipe.epochs,
+            "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             **_facts(self._dataset, self._recipe, settings),
             "jit": self._model.jit_compile,
             "resident": settings.resident,
@@ -218,14 +232,35 @@ class _Run:
     ) -> dict[str, Any]:
         """Writes the results; returns the metrics as they can be read."""
         assert self._out is not None
-        if not self._is_saved:
-            save_model(self._saved, self._out / "model.keras", LETTERS)
+        classes = self._dataset.train.classes
         write_history(self._out, history, self._clock.seconds)
         figures.curves(self._out / "curves.png", history)
         labels, probabilities = predict(self._saved, self._dataset.valid)
-        confusion = count(labels, probabilities.argmax(axis=-1))
-        figures.confusion(self._out / "confusion.png", confusion)
+        confusion = count(labels, probabilities.argmax(axis=-1), len(classes))
+        figures.confusion(self._out / "confusion.png", confusion, classes)
+        metrics["calibration"] = self._calibrate(labels, probabilities)
+        if metrics["calibration"] is not None or not self._is_saved:
+            save_model(self._saved, self._out / "model.keras", classes)
         return write_metrics(self._out, metrics)  # last, as it marks the run as finished
+
+    def _calibrate(self, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any] | None:
+        """Calibrates the model to save, and returns how its probabilities changed.
+
+        Args:
+            labels: Of the validation set.
+            probabilities: Of the validation set, as yet not calibrated.
+        """
+        if self._held_out is None:
+            return None
+        temperature = calibration.temperature(*predict(self._saved, self._held_out))
+        calibration.calibrate(self._saved, temperature)
+        softer = calibration.softened(probabilities, temperature)
+        return {
+            "temperature": round(temperature, 4),
+            "images": self._held_out.rows,
+            "error_before": calibration_error(labels, probabilities),
+            "error": calibration_error(labels, softer),
+        }
 
 
 def _changed(settings: RunSettings, train: datasets.Split) -> Recipe:
@@ -245,6 +280,7 @@ def _changed(settings: RunSettings, train: datasets.Split) -> Recipe:
 def _facts(dataset: datasets.Dataset, recipe: Recipe, settings: RunSettings) -> dict[str, Any]:
     """Returns what `metrics.json` holds from the begin."""
     return {
+        "network": dataclasses.asdict(settings.architecture),
         "recipe": {"name": settings.recipe, **dataclasses.asdict(recipe)},
         "augment": settings.augment,
         "dataset": dataset.describe(),
@@ -261,6 +297,8 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "train file (SHA-256)": facts["dataset"]["train"]["sha256"],
         "valid file (SHA-256)": facts["dataset"]["valid"]["sha256"],
+        "classes": facts["dataset"]["classes"],
+        **facts["network"],
         **recipe,
         "augmentation": facts["augment"],
         "seed": facts["seed"],
@@ -268,12 +306,17 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _place(source: str) -> str:
-    return source if source == datasets.BUILT_IN else str(Path(source).resolve())
+def _held_out(
+    train: datasets.Split, recipe: Recipe, seed: int
+) -> tuple[datasets.Split, datasets.Split | None]:
+    """Returns the images to train on, and those to calibrate on if there are enough."""
+    if train.records is not None or recipe.calibration * train.rows < _FEWEST:
+        return train, None
+    return datasets.divided(train, recipe.calibration, seed)
 
 
 def _data(split: datasets.Split) -> tuple[Any, Any]:
     """Returns x and y."""
     if split.records is not None:
         return split.records, None
-    return split.images, np.eye(CLASSES, dtype=np.float32)[split.labels]
+    return split.images, np.eye(len(split.classes), dtype=np.float32)[split.labels]

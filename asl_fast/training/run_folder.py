@@ -5,11 +5,13 @@ import csv
 import dataclasses
 import json
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from asl_fast.data import dataset as datasets
 from asl_fast.data.dataset import BUILT_IN, Dataset
+from asl_fast.models.network import COURSE, Network
 from asl_fast.models.recipe import DEFAULT, RECIPES
 from asl_fast.system.errors import InputError
 from asl_fast.system.storage import make_folder, read_text, replacing
@@ -24,12 +26,16 @@ __all__ = [
     "load_arguments",
     "opened",
     "read_metrics",
+    "reload",
     "resumed",
     "stopped",
     "write_history",
     "write_metrics",
 ]
 
+_PLACES = {"folder", "train", "valid"}
+_DATA = dict.fromkeys((*_PLACES, "color"), str) | {"image_size": list, "seed": int}
+_DATA["validation_split"] = float
 _CHOICES = {
     "recipe": tuple(RECIPES),
     "precision": ("auto", "float32", "mixed_float16", "mixed_bfloat16"),
@@ -41,11 +47,14 @@ _CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """How a run trains.
+    """What a run trains, and how.
 
     Attributes:
-        data: The training and the validation file, or the built-in set's name.
-        recipe: Name in `RECIPES`.
+        data: The arguments of `dataset.load` for the data.
+        network: As `Network.name`.
+        weights: As `Network.weights`.
+        frozen: As `Network.frozen`.
+        recipe: Name in `RECIPES`; by default the one that suits the network.
         changes: Values that replace the recipe's, by the names of its fields.
         augment: Bool. False trains on the images as they are.
         seed: Int in [0, 2**32), of initial weights, dropout, order and augmentation.
@@ -61,8 +70,11 @@ class RunSettings:
         InputError: A value out of its range.
     """
 
-    data: list
-    recipe: str = DEFAULT
+    data: dict
+    network: str = COURSE
+    weights: str | None = None
+    frozen: bool = False
+    recipe: str = ""
     changes: dict = dataclasses.field(default_factory=dict)
     augment: bool = True
     seed: int = 0
@@ -74,6 +86,8 @@ class RunSettings:
     damaged: str = "stop"
 
     def __post_init__(self) -> None:
+        suited = self.recipe or suited_recipe(self.architecture)
+        object.__setattr__(self, "recipe", suited)
         for name, choices in _CHOICES.items():
             if (given := getattr(self, name)) not in choices:
                 raise InputError(
@@ -85,6 +99,18 @@ class RunSettings:
             )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"The seed must be in [0, 2**32). Received: {self.seed}.")
+
+    @property
+    def architecture(self) -> Network:
+        """The network."""
+        return Network(self.network, self.weights, self.frozen)
+
+
+def suited_recipe(network: Network) -> str:
+    """Returns the name of the recipe for a network where none is asked for."""
+    if network.name == COURSE:
+        return DEFAULT
+    return "finetune" if network.weights and not network.frozen else "transfer"
 
 
 def stopped(out: Path) -> dict[str, Any] | None:
@@ -139,8 +165,9 @@ def _checked(settings: Any, path: Path) -> dict[str, Any]:
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
-        if [type(place) for place in settings["data"]] != [str, str]:
-            raise ValueError("data are not two places")
+        for name, value in settings["data"].items():
+            if not isinstance(value, _DATA[name]):
+                raise ValueError(f"{name} is {value!r}"[:80])
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from None
     return settings
@@ -170,12 +197,30 @@ def read_metrics(out: Path) -> dict[str, Any] | None:
 
 
 def load_arguments(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns how to load the data of a run: `data`, or `train`, `valid` and `damaged`."""
+    """Returns the arguments of `dataset.load` for the data of a run."""
     splits = metrics["dataset"]
-    if splits.get("name") == BUILT_IN:
-        return {"data": Path(BUILT_IN)}
-    files = {name: Path(splits[name]["source"]) for name in ("train", "valid")}
-    return {**files, "damaged": metrics.get("settings", {}).get("damaged", "stop")}
+    if "place" in splits:
+        place = dict(splits["place"])
+    elif splits.get("name") == BUILT_IN:  # the run is older than the entry
+        place = {"folder": BUILT_IN}
+    else:
+        place = {name: splits[name]["source"] for name in ("train", "valid")}
+    return place | {"damaged": metrics.get("settings", {}).get("damaged", "stop")}
+
+
+def reload(metrics: Mapping[str, Any], load: Callable[..., Dataset] = datasets.load) -> Dataset:
+    """Loads the data of a run again.
+
+    Args:
+        metrics: Of the run.
+        load: `dataset.load`, or a function that takes its arguments.
+
+    Raises:
+        InputError: As for `dataset.load`, or they are not what they were.
+    """
+    dataset = load(**load_arguments(metrics))
+    check_same_data(dataset, metrics)
+    return dataset
 
 
 def check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
@@ -191,13 +236,13 @@ def check_same_data(dataset: Dataset, metrics: Mapping[str, Any]) -> None:
 
 
 def resumed(
-    out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Collection[str]
+    out: Path, data: Mapping[str, Any], settings: Mapping[str, Any], given: Set[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fills in, from the run in a folder, the options that were not given again.
 
     Args:
         out: The folder of the run, stopped or finished. Without one in it, nothing changes.
-        data: The arguments of `dataset.load` that name the data.
+        data: The arguments of `dataset.load` for the data.
         settings: Arguments of `train`, with `changes`, to which the run's are added.
         given: The names in `data` and `settings` that were given, and stay.
 
@@ -210,12 +255,13 @@ def resumed(
     before = begun(out)
     if before is None:
         return dict(data), dict(settings)
-    train_file, valid_file = before["data"]
-    if not set(data) & set(given) and train_file != BUILT_IN:
-        data = dict.fromkeys(data) | {"train": train_file, "valid": valid_file}
+    there = before["data"]
+    if given & _PLACES:
+        there = {name: value for name, value in there.items() if name not in _PLACES}
+    data = {**dict.fromkeys(data), **there, **{n: data[n] for n in data if n in given}}
     remembered = {name: before[name] for name in settings if name not in given}
     changes = before["changes"] | settings["changes"]
-    return dict(data), {**settings, **remembered, "changes": changes}
+    return data, {**settings, **remembered, "changes": changes}
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import base64
 import csv
 import dataclasses
+import datetime
 import io
 import json
 import math
@@ -17,17 +18,17 @@ from PIL import Image
 
 from asl_fast.data import dataset as datasets
 from asl_fast.data.dataset import Dataset, Split
-from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import figures
-from asl_fast.inference.evaluation import count, load_model, measure, predict, worst_mistakes
+from asl_fast.inference.evaluation import count, matched, measure, predict, worst_mistakes
 from asl_fast.models.recipe import Recipe
+from asl_fast.models.saving import load_model
 from asl_fast.system import device, storage
 from asl_fast.system.errors import InputError
 from asl_fast.training import diagnosis, run_folder
 from asl_fast.transforms.augment_options import AugmentOptions
 from asl_fast.transforms.random_augment import RandomAugment
 
-__all__ = ["write"]
+__all__ = ["date_of", "read_history", "read_metrics", "shown", "template", "uri", "write"]
 
 _NUMBERS = ("val_accuracy", "best_val_accuracy", "train_seconds", "images_per_second", "epochs")
 _HISTORY = ("accuracy", "loss", "val_accuracy", "val_loss", "train_seconds")
@@ -37,7 +38,8 @@ _SETTING_NAMES = {
     "jit": "XLA for the whole step",
     "resident": "images on the device",
 }
-_MISTAKES, _CONFUSIONS, _AUGMENTED, _DRAWS = 24, 8, 8, 3
+_MISTAKES, _CONFUSIONS, _AUGMENTED, _DRAWS, _SAMPLES = 24, 8, 8, 3, 48
+_SHOWN = 112  # pixels, at most, of an image's longer side on the page
 _BATCH = 1024
 
 
@@ -62,26 +64,27 @@ def write(
         InputError: `run` is not the folder of a finished run or has a damaged file, `dataset` is
             not the run's, or `out` can't be written.
     """
-    metrics = _read_metrics(run)
-    history = _read_history(run / "history.csv")
+    metrics = read_metrics(run)
+    history = read_history(run / "history.csv")
     recipe = _read_recipe(run, metrics)
-    model, _ = load_model(run)
+    model = load_model(run)
     progress("Reading the data")
     data_error = None
     if dataset is not None:
         run_folder.check_same_data(dataset, metrics)
     else:
         try:
-            dataset = _reload(metrics)
+            dataset = run_folder.reload(metrics)
         except InputError as error:
             data_error = str(error)
     page: dict[str, Any] = {
         "name": run.resolve().name,
+        "date": date_of(run, metrics),
         "run": run,
         "metrics": metrics,
         "history": history,
         "charts": {
-            quantity: _uri(figures.curve_svg(history, quantity), "svg+xml")
+            quantity: uri(figures.curve_svg(history, quantity), "svg+xml")
             for quantity in ("accuracy", "loss")
         },
         "built_in": metrics["dataset"].get("name") == datasets.BUILT_IN,
@@ -92,23 +95,27 @@ def write(
         "version": metadata.version("asl-fast"),
     }
     if dataset is not None:
+        valid = matched(model, dataset.valid, run)
+        classes = valid.classes
         page["samples"], page["augmented"] = _examples(dataset.train, recipe, metrics)
         progress("Looking for mistakes")
-        labels, probabilities = predict(model, dataset.valid, pixels=pixels)
-        page["measured"] = measure(labels, probabilities)
-        page["confusion"] = _confusion(count(labels, probabilities.argmax(axis=-1)))
-        page["mistakes"] = _mistakes(dataset.valid, labels, probabilities)
+        labels, probabilities = predict(model, valid, pixels=pixels)
+        page["measured"] = measure(labels, probabilities, classes)
+        counts = count(labels, probabilities.argmax(axis=-1), len(classes))
+        page["confusion"] = _confusion(counts, classes)
+        page["mistakes"] = _mistakes(valid, labels, probabilities)
     elif (run / "confusion.png").is_file():
-        page["confusion_picture"] = _uri((run / "confusion.png").read_bytes())
+        page["confusion_picture"] = uri((run / "confusion.png").read_bytes())
     progress("Measuring a few steps")  # last, since it trains the model
     page["speed"] = _speed(metrics, history)
     page["step"] = _time_step(model, recipe) if metrics.get("augment") else None
     storage.make_folder(out.parent)
     with storage.replacing(out) as aside:
-        aside.write_text(_template().render(page), encoding="utf-8")
+        aside.write_text(template("run_report.html").render(page), encoding="utf-8")
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Returns a template of this folder, whose pages need no network and run no script."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -116,11 +123,11 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = _shown
-    return environment.get_template("run_report.html")
+    environment.filters["shown"] = shown
+    return environment.get_template(name)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Returns a JSON value as text for readers."""
     match value:
         case None:
@@ -132,12 +139,27 @@ def _shown(value: Any) -> str:
         case int():
             return f"{value:,}"
         case list() | tuple():
-            return ", ".join(map(_shown, value))
+            return ", ".join(map(shown, value))
         case _:
             return str(value)
 
 
-def _read_metrics(run: Path) -> dict[str, Any]:
+def date_of(run: Path, metrics: Mapping[str, Any]) -> str:
+    """Returns when a run was finished, for readers."""
+    recorded = metrics.get("finished")
+    try:
+        when = datetime.datetime.fromisoformat(str(recorded))
+    except ValueError:  # the run is older than the entry
+        when = datetime.datetime.fromtimestamp((run / "metrics.json").stat().st_mtime)
+    return f"{when.day} {when:%B %Y, %H:%M}"
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """Reads the `metrics.json` of a finished run, and checks what pages show of it.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
     path = run / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
@@ -166,7 +188,12 @@ def _read_metrics(run: Path) -> dict[str, Any]:
     return metrics
 
 
-def _read_history(path: Path) -> dict[str, list[float]]:
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Reads the `history.csv` of a run: a value per epoch.
+
+    Raises:
+        InputError: It can't be read or is damaged.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
@@ -192,16 +219,14 @@ def _read_recipe(run: Path, metrics: Mapping[str, Any]) -> Recipe:
         ) from None
 
 
-def _reload(metrics: Mapping[str, Any]) -> Dataset:
-    """Loads the data set from where it was during the run."""
-    arguments = run_folder.load_arguments(metrics)
-    dataset = datasets.load(arguments.pop("data", None), **arguments)
-    run_folder.check_same_data(dataset, metrics)
-    return dataset
-
-
 def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    recipe = [(name, value) for name, value in metrics["recipe"].items() if name != "augment"]
+    network = metrics.get("network") or {"name": "course"}
+    recipe = [("network" if name == "name" else name, value) for name, value in network.items()]
+    recipe += [
+        ("recipe" if name == "name" else name, value)
+        for name, value in metrics["recipe"].items()
+        if name != "augment"
+    ]
     settings = [
         (_SETTING_NAMES.get(name, name), metrics.get(name, "not recorded")) for name in _SETTINGS
     ]
@@ -211,17 +236,17 @@ def _configuration(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _examples(
     train: Split, recipe: Recipe, metrics: Mapping[str, Any]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]:
-    """Returns (letter, image) for each letter, and (letter, images) before and after augmentation.
+    """Returns (class, image) for each class, and (class, images) before and after augmentation.
 
-    Images are data URIs.
+    Images are data URIs, and of many classes the first ones are shown.
     """
     images, labels = train.images, train.labels
     if train.records is not None:  # only the first batch is read
         images, labels = next(train.records.batches(_BATCH).as_numpy_iterator())
     random = np.random.default_rng(metrics["seed"])
-    present = np.unique(labels)
+    present = np.unique(labels)[:_SAMPLES]
     rows = [random.choice(np.flatnonzero(labels == label)) for label in present]
-    samples = [(LETTERS[labels[row]], _png(images[row])) for row in rows]
+    samples = [(train.classes[labels[row]], _png(images[row])) for row in rows]
     if not metrics.get("augment"):
         return samples, []
     chosen = np.sort(random.choice(rows, min(_AUGMENTED, len(rows)), replace=False))
@@ -235,30 +260,30 @@ def _examples(
     ]
     pictures = np.stack([stored, *np.clip(np.rint(draws), 0, 255).astype(np.uint8)], axis=1)
     augmented = [
-        (LETTERS[labels[row]], [_png(image) for image in four])
+        (train.classes[labels[row]], [_png(image) for image in four])
         for row, four in zip(chosen, pictures, strict=True)
     ]
     return samples, augmented
 
 
-def _confusion(counts: np.ndarray) -> dict[str, Any]:
+def _confusion(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Returns the confusion matrix as table rows, and its largest cells off the diagonal."""
     images = counts.sum(axis=1)
     shares = counts / np.maximum(images, 1)[:, None]
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
-    worst = [divmod(int(cell), len(LETTERS)) for cell in order if wrong.flat[cell]]
+    worst = [divmod(int(cell), len(classes)) for cell in order if wrong.flat[cell]]
     return {
         "rows": [
             (
-                letter,
-                list(zip(LETTERS, counts[i].tolist(), shares[i].tolist(), strict=True)),
+                name,
+                list(zip(classes, counts[i].tolist(), shares[i].tolist(), strict=True)),
                 float(shares[i, i]) if images[i] else None,
             )
-            for i, letter in enumerate(LETTERS)
+            for i, name in enumerate(classes)
         ],
         "worst": [
-            (LETTERS[i], LETTERS[j], int(counts[i, j]), int(images[i]), float(shares[i, j]))
+            (classes[i], classes[j], int(counts[i, j]), int(images[i]), float(shares[i, j]))
             for i, j in worst
         ],
     }
@@ -269,9 +294,9 @@ def _mistakes(valid: Split, labels: np.ndarray, probabilities: np.ndarray) -> li
     predictions = probabilities.argmax(axis=1)
     return [
         {
-            "letter": LETTERS[labels[row]],
+            "true": valid.classes[labels[row]],
             "probability": float(probabilities[row, labels[row]]),
-            "predicted": LETTERS[predictions[row]],
+            "predicted": valid.classes[predictions[row]],
             "predicted_probability": float(probabilities[row, predictions[row]]),
             "picture": _png(image),
         }
@@ -312,11 +337,14 @@ def _time_step(model: Any, recipe: Recipe) -> dict[str, Any]:
 
 
 def _png(image: np.ndarray) -> str:
-    """Returns the data URI of a grayscale image, uint8 (height, width, 1)."""
+    """Returns the data URI of an image, uint8 (height, width, 1 or 3), made smaller if large."""
     stream = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(stream, "PNG", optimize=True)
-    return _uri(stream.getvalue())
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    picture.thumbnail((_SHOWN, _SHOWN))
+    picture.save(stream, "PNG", optimize=True)
+    return uri(stream.getvalue())
 
 
-def _uri(picture: bytes, kind: str = "png") -> str:
+def uri(picture: bytes, kind: str = "png") -> str:
+    """Returns a picture as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -35,6 +35,10 @@ def test_help_is_whole_and_loads_nothing_heavy():
     for group in ("", "data"):
         assert "..." not in pages[group].partition("Commands:")[2]  # no summary is cut short
     assert "the extra asl-fast[kaggle]" in pages["data fetch"]
+    headings = [line for line in pages["train"].splitlines() if line[:1].strip()]
+    assert headings[1:] == ["Data:", "Recipe:", "Machine:", "Output:", "Options:"]
+    for option in ("--batch-norm-momentum <float>", "--steps-per-execution <int>", "--network"):
+        assert f"  {option}" in pages["train"]
 
 
 def test_the_version(asl_fast_here):

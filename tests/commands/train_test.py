@@ -39,19 +39,21 @@ def test_every_option_reaches_the_run(asl_fast_here, calls, folder, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     changes = {"epochs": 7, "batch_size": 9, "optimizer": "sgd", "learning_rate": 0.5}
     changes |= {"schedule": "constant", "warm_up": 0.25, "weight_decay": 0.125}
-    changes |= {"label_smoothing": 0.75, "batch_norm_momentum": 0.875}
+    changes |= {"label_smoothing": 0.75, "batch_norm_momentum": 0.875, "calibration": 0.25}
     settings = {"recipe": "best", "seed": 3, "precision": "float32", "jit": "off"}
     settings |= {"resident": "on", "steps_per_execution": 4, "strategy": "none"}
     settings |= {"checkpoint_seconds": 5.0, "out": Path("x[/b] :cat:"), "damaged": "skip"}
+    settings |= {"network": "MobileNetV2", "weights": "imagenet"}
     options = [
         text
         for name, value in {**changes, **settings}.items()
         for text in (f"--{name.replace('_', '-')}", value)
     ]
-    flags = ["--no-augment", "--deterministic", "--resume", "--data", folder]
+    flags = ["--no-augment", "--deterministic", "--resume", "--data", folder, "--frozen"]
     result = asl_fast_here("train", *options, *flags)
     assert result.returncode == 0, result.stderr
     expected = {"rows": 120, "changes": changes, "augment": False, "deterministic": True}
+    expected["frozen"] = True
     assert calls == [{**settings, **expected, "resume": True, "verbose": 2}]
     for words in ("0.2500", "0.5000", "60 s", "1,234", "2 × GPU [1], float32", "x[/b] :cat:/"):
         assert words in result.stdout
@@ -119,8 +121,7 @@ def test_a_resumed_run_leaves_out_damaged_records_again(asl_fast_here, calls, fo
         shard.write_bytes(content)
     data = dataset.load(tmp_path / "records", damaged="skip")
     changes = {"epochs": 2, "batch_size": 40}
-    places = [split.source for split in (data.train, data.valid)]
-    chosen = RunSettings(places, recipe="course", changes=changes, damaged="skip")
+    chosen = RunSettings(data.place, recipe="course", changes=changes, damaged="skip")
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", 30, {})
     with run_folder.opened(tmp_path / "run", checkpoints, chosen, resume=False):
         pass
@@ -135,11 +136,12 @@ def test_a_resumed_run_leaves_out_damaged_records_again(asl_fast_here, calls, fo
     assert json.loads(measured.stdout)["rows"] == 47
 
 
-def test_the_built_in_set_is_named_before_and_after(asl_fast_here, calls, monkeypatch):
+def test_the_built_in_set_is_named_once_with_what_to_do(asl_fast_here, calls, monkeypatch):
     monkeypatch.setattr(hands, "TRAIN_ROWS", 50)
     monkeypatch.setattr(hands, "VALID_ROWS", 30)
     result = asl_fast_here("train")
-    assert result.stderr.count("These are drawn hands, not photographs") == 2
+    assert result.stderr.count("These are drawn hands, not photographs") == 1
+    assert "Pass --data FOLDER to use some; asl-fast data fetch downloads" in result.stderr
     assert "built-in rendered hands, 50 rows" in result.stderr
     assert str(calls[0]["out"]).endswith("-fast")
 

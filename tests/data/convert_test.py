@@ -81,7 +81,7 @@ BAD = {
     "both spellings": ("both.csv", {}, "holds the labels 9 and 24"),
     "no class": ("files.csv", {}, "files.csv, row 2: a cell is empty"),
     "no table": ("quoted.csv", {}, "quoted.csv can't be read as a list of files: unexpected end"),
-    "no image": ("broken", {}, "1.png can't be read"),
+    "no image": ("broken", {}, "1.png is no image that can be read"),
     "cut short": ("cut.csv.gz", {}, "cut short or damaged"),
     "one long row": ("long.csv", {}, "line 2 is longer"),
     "no rows a shard": ("bad.csv", {"shard_rows": 0}, "`shard_rows` must be at least 1"),

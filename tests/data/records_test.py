@@ -212,7 +212,9 @@ def test_a_run_streams_converted_data(tmp_path, folder):
     assert result["accuracy"] == pytest.approx(metrics["val_accuracy"])
 
 
-def test_records_of_other_images_are_not_for_a_run(tmp_path):
+def test_records_are_not_resized(tmp_path):
     folder = made(tmp_path / "small").folder
-    with pytest.raises(InputError, match="needed are .28, 28, 1. and the 24 letters"):
-        dataset.load(train=folder, valid=folder)
+    shape = dataset.load(train=folder, valid=folder).train.shape
+    with pytest.raises(InputError, match="Convert their source again .*--height 9 --width 7"):
+        dataset.load(train=folder, valid=folder, image_size=(9, 7))
+    assert shape == Records.open(folder).shape

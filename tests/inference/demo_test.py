@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from asl_fast import InputError
+from asl_fast.commands.demo import _examples
+from asl_fast.data import dataset
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import demo, demo_door
 from asl_fast.models import saving
@@ -81,6 +83,13 @@ def test_a_visit(browser, served, port, tmp_path):
 
         page.get_by_label("Remove Image").first.click()
         answer.wait_for(state="detached")
+        assert "Hold one hand" in page.locator("body").inner_text()
+        page.locator(".gallery-item").last.click()  # an example
+        answer.wait_for()
+        assert answer.inner_text() in LETTERS
+        page.get_by_label("Remove Image").first.click()
+        answer.wait_for(state="detached")
+        upload.wait_for(state="attached")
         put("text.png")
         error = page.locator(".toast-body")
         error.get_by_text("text.png").wait_for()
@@ -124,6 +133,24 @@ def test_a_visit(browser, served, port, tmp_path):
         process.join()
     assert process.exitcode == 0
     assert log.read_text() == f"Open {address} – Ctrl-C stops it.\n"
+
+
+def test_the_heading_and_the_examples_fit_the_classes(tmp_path, monkeypatch):
+    assert "Hold one hand" in demo.heading(LETTERS)
+    assert "Classifies pictures: cat, a &lt;b&gt;." in demo.heading(["cat", "a <b>"])
+    assert "Hold one hand" not in demo.heading(["A", "B"])
+    assert "29, …" in demo.heading([str(number) for number in range(40)])
+    assert list(demo.drawn_examples()) == list("ABLVWY")
+
+    images = np.zeros((4, 6, 5, 3), np.uint8)
+    images[:, 0, 0, 0] = 1, 2, 3, 4
+    np.savez(tmp_path / "data.npz", x=images * 60, y=np.array([0, 0, 1, 1]))
+    facts = dataset.load(tmp_path / "data.npz", validation_split=0.5).describe()
+    (tmp_path / "metrics.json").write_text(json.dumps({"dataset": facts}))
+    shown = _examples(tmp_path, ("0", "1"))
+    assert {name: image.shape for name, image in shown.items()} == dict.fromkeys("01", (6, 5, 3))
+    (tmp_path / "data.npz").unlink()
+    assert _examples(tmp_path, ("0", "1")) == {}
 
 
 def ask(port, method, path, body=None, **headers):
@@ -208,9 +235,7 @@ def test_pictures_are_bounded_in_number(tmp_path, monkeypatch):
 
 def test_letters_are_no_markup():
     heading = demo.heading(["<img src=http://evil.example>", "\x1b[2J", "A"] * 1000)
-    assert heading.startswith(
-        "<h1>asl-fast</h1><p>Classifies the letter that a hand signs: &lt;img"
-    )
+    assert heading.startswith("<h1>asl-fast</h1><p>Classifies pictures: &lt;img")
     assert "<img" not in heading
     assert "\x1b" not in heading
     assert len(heading) < 2000
@@ -229,5 +254,5 @@ def test_a_port_in_use_is_named(port):
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(InputError, match=r"pip install 'asl-fast\[demo\]'"):
+    with pytest.raises(InputError, match=r"the extra asl-fast\[demo\]"):
         demo.serve(None)

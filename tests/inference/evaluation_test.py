@@ -43,7 +43,7 @@ def test_measures_by_letter_and_calibration():
         [(0, 0.9), (0, 0.7), (1, 0.5), (1, 0.9), (1, 0.9), (1, 0.7)]
     ):
         probabilities[row, predicted] = confidence
-    result = evaluation.measure(labels, probabilities)
+    result = evaluation.measure(labels, probabilities, LETTERS)
     assert result["right"] == 4
     assert result["accuracy"] == pytest.approx(2 / 3)
     # From the formula in Wilson's paper, worked by hand.
@@ -107,14 +107,16 @@ def test_robustness_rotates_and_shifts_in_every_direction():
     assert result["shift"]["3"] == 0.25  # to the right
 
 
-def test_the_worst_mistakes_come_first():
-    labels = np.array([0, 1, 2, 3])
-    probabilities = np.full((4, 24), 0.02)
-    probabilities[[0, 1, 2, 3], [1, 1, 3, 4]] = 0.5
-    probabilities[2, 2] = 0.001
-    rows, images = evaluation.worst_mistakes(split(labels, [5, 6, 7, 8]), labels, probabilities, 2)
+def test_the_worst_mistakes_come_first_one_of_each_class():
+    labels = np.array([0, 1, 2, 3, 2])
+    probabilities = np.full((5, 24), 0.02)
+    probabilities[[0, 1, 2, 3, 4], [1, 1, 3, 4, 3]] = 0.5
+    probabilities[[2, 4], 2] = 0.001, 0.002
+    data = split(labels, [5, 6, 7, 8, 9])
+    rows, images = evaluation.worst_mistakes(data, labels, probabilities, 2)
     assert rows.tolist() == [2, 0]
     assert images[:, 0, 0, 0].tolist() == [7, 5]
+    assert evaluation.worst_mistakes(data, labels, probabilities)[0].tolist() == [2, 0, 3, 4]
 
 
 def test_mirror_images_are_averaged_in(model):
@@ -145,14 +147,14 @@ def test_a_model_without_probabilities_is_rejected():
 
 
 def spread(letters, tmp_path):
-    """A file of a model that takes images of brightness i for the i-th of its letters."""
+    """A model that takes images of brightness i for the i-th of its letters, and its file."""
     dense = keras.layers.Dense(len(letters), "softmax")
     layers = [keras.Input((28, 28, 1)), keras.layers.GlobalAveragePooling2D(), dense]
     model = keras.Sequential(layers)
     centers = np.arange(len(letters)) * 9 / 255
     dense.set_weights([2e4 * centers[None], -1e4 * centers**2])
     model.save(tmp_path / "model.keras")
-    return tmp_path / "model.keras"
+    return model, tmp_path / "model.keras"
 
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -160,14 +162,12 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @pytest.mark.parametrize("count", [25, 26])
 def test_models_of_kaggles_notebooks_are_measured(tmp_path, caplog, count):
-    path = spread(ALPHABET[:count], tmp_path)
-    model, letters = evaluation.load_model(path)
-    assert f"A to {letters[-1]}; Kaggle's tables have no J" in caplog.text
-    labels = np.arange(24)
+    model, path = spread(ALPHABET[:count], tmp_path)
     brightness = np.array([ALPHABET.index(letter) for letter in LETTERS])
     brightness[0] = ALPHABET.index("J")  # an A that looks like a J
-    data = split(labels, brightness * 9)
-    result = evaluation.evaluate(model, data, out=tmp_path / "out", pixels="0-1", letters=letters)
+    data = evaluation.matched(model, split(np.arange(24), brightness * 9), path)
+    assert f"A to {data.classes[-1]}; Kaggle's tables have no J" in caplog.text
+    result = evaluation.evaluate(model, data, out=tmp_path / "out", pixels="0-1")
     assert result["right"] == 23
     missing = {"precision": 0.0, "recall": None, "f1": 0.0, "images": 0}
     assert result["letters"]["J"] == missing
@@ -179,19 +179,29 @@ def test_models_of_kaggles_notebooks_are_measured(tmp_path, caplog, count):
 
 def test_letters_in_another_order_are_put_in_theirs(tmp_path):
     backwards = LETTERS[::-1]
-    path = spread(backwards, tmp_path)
-    model, letters = evaluation.load_model(path, backwards)
+    model, path = spread(backwards, tmp_path)
     data = split(np.arange(24), np.arange(24)[::-1] * 9)
-    assert evaluation.evaluate(model, data, pixels="0-1", letters=letters)["accuracy"] == 1
-    assert evaluation.load_model(path)[1] == tuple(LETTERS)
+    matched = evaluation.matched(model, data, path, backwards)
+    assert evaluation.evaluate(model, matched, pixels="0-1")["accuracy"] == 1
+    assert evaluation.matched(model, data, path).classes == tuple(LETTERS)
     for wrong, message in (
         (LETTERS[:-1] + "Z", "no output for Y, which the data have"),
         (LETTERS + "Z", "has 24 outputs and needs as many different letters"),
         ("A" + LETTERS[:-1], "has 24 outputs and needs as many different letters"),
     ):
         with pytest.raises(InputError, match=message):
-            evaluation.load_model(path, wrong)
-    saving.save_model(keras.saving.load_model(path), tmp_path / "own.keras", backwards)
-    assert evaluation.load_model(tmp_path / "own.keras")[1] == tuple(backwards)
+            evaluation.matched(model, data, path, wrong)
+    saving.save_model(model, tmp_path / "own.keras", backwards)
+    assert evaluation.matched(model, data, tmp_path / "own.keras").classes == tuple(backwards)
     with pytest.raises(InputError, match="27 outputs .* but none are known"):
-        evaluation.load_model(spread(ALPHABET + "_", tmp_path))
+        evaluation.matched(spread(ALPHABET + "_", tmp_path)[0], data, path)
+
+
+def test_as_many_outputs_as_the_data_have_classes_are_taken_for_these(tmp_path, caplog):
+    model, path = spread(ALPHABET, tmp_path)
+    data = split([0], [0])._replace(classes=tuple(map(str, range(26))))
+    assert evaluation.matched(model, data, path) == data
+    assert caplog.text == ""
+    colours = data._replace(images=np.zeros((1, 28, 28, 3), np.uint8))
+    with pytest.raises(InputError, match="takes images of 28x28x3 and outputs .None, 26"):
+        evaluation.matched(model, colours, path)

@@ -1,3 +1,4 @@
+import datetime
 import json
 import re
 import shutil
@@ -11,7 +12,8 @@ from asl_fast.commands import cli
 from asl_fast.data import dataset
 from asl_fast.data.synthetic_hands import LETTERS
 from asl_fast.inference import evaluation
-from asl_fast.training import diagnosis, run
+from asl_fast.models import saving
+from asl_fast.training import diagnosis, run, run_comparison
 from asl_fast.training import run_report as report
 from tests.pages import visit
 from tests.samples import blobs, write_csv
@@ -76,6 +78,8 @@ def test_the_page_describes_the_run(home, tmp_path):
         "first epoch, including compilation",
         "later epochs, median",
         "optimizer rmsprop",
+        "course network by the recipe course, on CSV files",
+        f"{datetime.datetime.now():%B %Y}",
         "rotation range 10",
         f"keras {metrics['versions']['keras']}",
         metrics["device"],
@@ -84,7 +88,7 @@ def test_the_page_describes_the_run(home, tmp_path):
     assert float(re.search(r"waits for augmentation ([\d.]+) % of a step", seen)[1]) > 0
 
     valid = dataset.load(home / "data").valid
-    model, _ = evaluation.load_model(home / "run")
+    model = saving.load_model(home / "run")
     labels, probabilities = evaluation.predict(model, valid)
     predictions = probabilities.argmax(axis=-1)
     wrong = np.flatnonzero(predictions != labels)
@@ -92,7 +96,7 @@ def test_the_page_describes_the_run(home, tmp_path):
     true, predicted = LETTERS[labels[worst]], LETTERS[predictions[worst]]
     last = {
         name: values[-1]
-        for name, values in report._read_history(home / "run" / "history.csv").items()
+        for name, values in report.read_history(home / "run" / "history.csv").items()
     }
     for quantity in ("accuracy", "loss"):
         ends = f"training {last[quantity]:.4f}, validation {last[f'val_{quantity}']:.4f}"
@@ -127,7 +131,11 @@ def test_the_page_in_a_browser(browser, folder, tmp_path):
             assert page.locator("img:not([alt])").count() == 0
             assert page.locator("script, img[onerror]").count() == 0
             assert page.locator("h1").inner_text() == "<b>run & co"
-            assert page.get_by_text(HOSTILE).count() == 5
+            assert page.get_by_text(HOSTILE).count() == 6
+            heights = page.locator(".tiles dd, .tiles dt").evaluate_all(
+                "all => all.map(one => one.getBoundingClientRect().height)"
+            )
+            assert max(heights) < 32  # a line each
             widths = page.locator(".chart img").evaluate_all(
                 "all => all.map(one => one.getBoundingClientRect().width)"
             )
@@ -138,12 +146,7 @@ def test_the_page_in_a_browser(browser, folder, tmp_path):
 @pytest.mark.usefixtures("unmeasured")
 def test_data_that_moved_are_left_out_or_given(home, folder, tmp_path):
     metrics = edit(folder)["dataset"]
-    moved = {
-        name: metrics[name] | {"source": str(tmp_path / "gone")}
-        for name in metrics
-        if name != "name"
-    }
-    edit(folder, dataset=metrics | moved)
+    edit(folder, dataset=metrics | {"place": {"folder": str(tmp_path / "gone")}})
     out = tmp_path / "page.html"
     report.write(folder, out)
     seen = text_of(out.read_text())
@@ -194,10 +197,45 @@ def test_a_folder_without_a_whole_run_is_rejected_in_one_line(folder, tmp_path, 
     assert not (tmp_path / "page.html").exists()
 
 
+def test_runs_side_by_side(browser, home, folder, tmp_path):
+    metrics = edit(folder, val_accuracy=0.125, seed=77, finished="2026-03-04T05:06:00+00:00")
+    edit(folder, recipe=metrics["recipe"] | {"name": HOSTILE})
+    other = folder.rename(tmp_path / "<b>other")
+    out = tmp_path / "page.html"
+    result = CliRunner().invoke(
+        cli.app, ["report", str(home / "run"), str(other), "--out", str(out), "--verbose"]
+    )
+    assert result.exit_code == 0, result.output
+    seen = text_of(out.read_text())
+    assert f"validation accuracy {metrics['val_accuracy']:.2%} 12.50%" in seen
+    assert "seed 0 77" in seen
+    assert "4 March 2026, 05:06" in seen
+    assert "optimizer" not in seen.partition("What differs")[2]  # as it is the same
+    assert "Validated on different data" not in seen
+    with visit(browser, out.as_uri(), 360) as visited:
+        assert visited.complaints == []
+        assert len(visited.requests) == 1
+        assert visited.broken_pictures() == 0
+        assert visited.is_as_wide_as_the_window()
+        assert visited.page.get_by_text(HOSTILE).count() == 1
+        assert visited.page.locator("script, img[onerror]").count() == 0
+    changed = metrics["dataset"] | {"valid": {"sha256": "0"}}
+    edit(other, dataset=changed)
+    refused = CliRunner().invoke(
+        cli.app, ["report", str(home / "run"), str(other), "--data", str(home), "--verbose"]
+    )
+    assert "Leave out the data" in str(refused.exception)
+    run_comparison.write([home / "run", other], out)
+    assert "Validated on different data" in text_of(out.read_text())
+    (other / "metrics.json").unlink()
+    with pytest.raises(InputError, match="not the folder of a finished run"):
+        run_comparison.write([home / "run", other], out)
+
+
 def test_the_range_of_pixels_can_be_chosen(home, tmp_path, unmeasured):
     """The run's file tells it, so the pixels of another are not what the model expects."""
     out = tmp_path / "page.html"
-    model, _ = evaluation.load_model(home / "run")
+    model = saving.load_model(home / "run")
     valid = dataset.load(home / "data").valid
     right = {}
     for pixels in ("0-1", "-1-1"):

@@ -79,8 +79,8 @@ print(accuracy)
     other = data._replace(valid=data.valid._replace(sha256="other"))
     with pytest.raises(InputError, match="begun with another valid file"):
         train(other, out, resume=True, changes={"epochs": 2}, seed=3)
-    files, settings = resumed(out, {"data": None}, {"changes": {}, "seed": 5}, given=())
-    assert (files["train"], settings["seed"]) == (data.train.source, 3)
+    place, settings = resumed(out, {"folder": None}, {"changes": {}, "seed": 5}, given=set())
+    assert (place["folder"], settings["seed"]) == (str(folder), 3)
     assert settings["changes"] == metrics["settings"]["changes"]
 
 
@@ -222,10 +222,12 @@ def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     settings = {"recipe": "fast", "changes": {"epochs": 9}, "augment": True, "seed": 0}
     settings |= {"precision": "auto", "jit": "auto", "resident": "auto"}
     settings |= {"steps_per_execution": None, "deterministic": False, "damaged": "stop"}
-    data = {"data": None, "train": None, "valid": None}
+    data = {"folder": None, "train": None, "valid": None, "image_size": None}
     assert resumed(tmp_path, data, settings, given=set()) == (data, settings)
 
-    begun = settings | {"recipe": "best", "seed": 7, "augment": False, "data": ["a.csv", "b.csv"]}
+    place = {"train": "a.csv", "valid": "b.csv", "image_size": [3, 4]}
+    begun = settings | {"recipe": "best", "seed": 7, "augment": False, "data": place}
+    begun |= {"network": "MobileNetV2", "weights": None, "frozen": False}
     begun["changes"] = {"epochs": 8, "batch_size": 40}
     path = tmp_path / "checkpoints" / "settings.json"
     path.parent.mkdir()
@@ -233,12 +235,11 @@ def test_a_resumed_run_takes_the_options_that_are_not_given_again(tmp_path):
     expected = settings | {"recipe": "best", "seed": 0, "augment": False}
     expected["changes"] = {"epochs": 9, "batch_size": 40}
     files_and_settings = resumed(tmp_path, data, settings, given={"epochs", "seed"})
-    assert files_and_settings == ({"data": None, "train": "a.csv", "valid": "b.csv"}, expected)
+    assert files_and_settings == (data | place, expected)
     del begun["damaged"]  # as earlier versions wrote it
     path.write_text(json.dumps(begun))
     assert resumed(tmp_path, data, settings, given={"epochs", "seed"}) == files_and_settings
 
-    moved = data | {"data": "elsewhere"}
-    assert resumed(tmp_path, moved, settings, given={"data"})[0] == moved
-    path.write_text(json.dumps(begun | {"data": [dataset.BUILT_IN] * 2}))
-    assert resumed(tmp_path, data, settings, given=set())[0] == data
+    moved = data | {"folder": "elsewhere"}
+    there = moved | {"image_size": [3, 4]}
+    assert resumed(tmp_path, moved, settings, given={"folder"})[0] == there
