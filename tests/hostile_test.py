@@ -292,7 +292,7 @@ def test_nothing_waits_for_a_pipe(pipe, tmp_path, folder):
     refused(saving.load_model, made(tmp_path / "x.keras"), said="There is no model")
     images = classes(tmp_path / "images")
     made(images / "a" / "2.png")
-    refused(flow, images, said="2.png cannot be opened: It is no regular file")
+    refused(flow, images, said="2.png, which cannot be opened: It is no regular file")
     with pytest.warns(UserWarning, match="1 of 3 image files can't be read"):
         assert flow(images, on_error="skip").samples == 2
     refused(convert, images, tmp_path / "r", workers=1, said="2.png can't be read: .*no regular")
@@ -335,12 +335,14 @@ def test_links_make_no_class_of_everybody(tmp_path, use):
     use(images)
 
 
-def test_links_that_lead_back_are_not_followed(tmp_path):
+def test_links_that_lead_back_are_refused_where_links_are_followed(tmp_path):
     images = classes(tmp_path / "images")
-    (images / "a" / "again").symlink_to("../..")
     (images / "a" / "there").symlink_to("../b")
-    assert flow(images).samples == 2
     assert flow(images, follow_links=True).samples == 3
+    (images / "a" / "again").symlink_to("../..")
+    assert flow(images).samples == 2
+    with pytest.raises(InputError, match="a/again is a link to a folder that holds it"):
+        flow(images, follow_links=True)
 
 
 # Records
@@ -737,7 +739,7 @@ def test_settings_that_no_run_wrote_are_refused(tmp_path, content):
     path = tmp_path / "checkpoints" / "settings.json"
     path.parent.mkdir()
     path.write_text(json.dumps(SETTINGS))
-    assert run_folder.stopped(tmp_path) == SETTINGS
+    assert run_folder.stopped(tmp_path) == SETTINGS | {"damaged": "stop"}
     path.write_text(json.dumps(SETTINGS | content) if isinstance(content, dict) else content)
     with pytest.raises(InputError, match="settings.json can't be read, or a run did not write it"):
         run_folder.stopped(tmp_path)
