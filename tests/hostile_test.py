@@ -337,13 +337,12 @@ def test_links_make_no_class_of_everybody(tmp_path, use):
 
 def test_links_that_lead_back_are_refused_where_links_are_followed(tmp_path):
     images = classes(tmp_path / "images")
-    (images / "a" / "again").symlink_to("../..")
     (images / "a" / "there").symlink_to("../b")
-    assert flow(images).samples == 2
-    with pytest.raises(InputError, match="again is a link to a folder that holds it"):
-        flow(images, follow_links=True)
-    (images / "a" / "again").unlink()
     assert flow(images, follow_links=True).samples == 3
+    (images / "a" / "again").symlink_to("../..")
+    assert flow(images).samples == 2
+    with pytest.raises(InputError, match="a/again is a link to a folder that holds it"):
+        flow(images, follow_links=True)
 
 
 # Records
@@ -740,7 +739,7 @@ def test_settings_that_no_run_wrote_are_refused(tmp_path, content):
     path = tmp_path / "checkpoints" / "settings.json"
     path.parent.mkdir()
     path.write_text(json.dumps(SETTINGS))
-    assert run_folder.stopped(tmp_path) == SETTINGS
+    assert run_folder.stopped(tmp_path) == SETTINGS | {"damaged": "stop"}
     path.write_text(json.dumps(SETTINGS | content) if isinstance(content, dict) else content)
     with pytest.raises(InputError, match="settings.json can't be read, or a run did not write it"):
         run_folder.stopped(tmp_path)

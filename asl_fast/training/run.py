@@ -294,11 +294,13 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns, of metrics, what must stay the same for a run to be resumed."""
     recipe = {name.replace("_", " "): value for name, value in facts["recipe"].items()}
     del recipe["name"]
+    network = dict(facts["network"])
+    network["network"] = network.pop("name")
     return {
         "train file (SHA-256)": facts["dataset"]["train"]["sha256"],
         "valid file (SHA-256)": facts["dataset"]["valid"]["sha256"],
         "classes": facts["dataset"]["classes"],
-        **facts["network"],
+        **network,
         **recipe,
         "augmentation": facts["augment"],
         "seed": facts["seed"],

@@ -165,12 +165,16 @@ def _checked(settings: Any, path: Path) -> dict[str, Any]:
         for name, kind in typing.get_type_hints(RunSettings).items():
             if not isinstance(settings[name], kind):
                 raise ValueError(f"{name} is {settings[name]!r}"[:80])
-        for name, value in settings["data"].items():
-            if not isinstance(value, _DATA[name]):
-                raise ValueError(f"{name} is {value!r}"[:80])
+        _check_place(settings["data"])
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from None
     return settings
+
+
+def _check_place(place: Mapping[str, Any]) -> None:
+    for name, value in place.items():
+        if not isinstance(value, _DATA[name]):
+            raise ValueError(f"{name} is {value!r}"[:80])
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -190,22 +194,32 @@ def read_metrics(out: Path) -> dict[str, Any] | None:
         return None
     try:
         metrics = json.loads(read_text(path))
-        load_arguments(metrics)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} does not name the run's data: {error}. Give --data.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read: {error}. Give --data.") from None
+    load_arguments(metrics)
     return metrics
 
 
 def load_arguments(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `dataset.load` for the data of a run."""
-    splits = metrics["dataset"]
-    if "place" in splits:
-        place = dict(splits["place"])
-    elif splits.get("name") == BUILT_IN:  # the run is older than the entry
-        place = {"folder": BUILT_IN}
-    else:
-        place = {name: splits[name]["source"] for name in ("train", "valid")}
-    return place | {"damaged": metrics.get("settings", {}).get("damaged", "stop")}
+    """Returns the arguments of `dataset.load` for the data of a run.
+
+    Raises:
+        InputError: The metrics don't tell them.
+    """
+    try:
+        splits = metrics["dataset"]
+        if "place" in splits:
+            place = dict(splits["place"])
+        elif splits.get("name") == BUILT_IN:  # the run is older than the entry
+            place = {"folder": BUILT_IN}
+        else:
+            place = {name: splits[name]["source"] for name in ("train", "valid")}
+        _check_place(place)
+        return place | {"damaged": metrics.get("settings", {}).get("damaged", "stop")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The metrics.json does not name the run's data: {error}. Give --data."
+        ) from None
 
 
 def reload(metrics: Mapping[str, Any], load: Callable[..., Dataset] = datasets.load) -> Dataset:

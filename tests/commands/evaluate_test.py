@@ -36,9 +36,10 @@ def test_a_run_is_measured_on_its_own_data_unless_others_are_given(asl_fast_here
     assert result.returncode == 2
     assert "b.csv is not the validation set of the run: its SHA-256 is" in result.stderr
     assert "Other data can be given with --data." in result.stderr
-    (run / "metrics.json").write_text("{}")
-    result = asl_fast_here("evaluate", run)
-    assert (result.returncode, "does not name the run's data" in result.stderr) == (2, True)
+    for dataset_of_run in ("{}", '{"place": {"folder": 7}}', '{"place": {"x": "y"}}', "[]"):
+        (run / "metrics.json").write_text(f'{{"dataset": {dataset_of_run}}}')
+        result = asl_fast_here("evaluate", run)
+        assert (result.returncode, "does not name the run's data" in result.stderr) == (2, True)
 
 
 def test_export_compares_on_a_runs_own_data(asl_fast_here, folder, run, monkeypatch):

@@ -142,7 +142,6 @@ WRONG = {
     "a colour": ({"color": "RGB"}, "color must be one of grayscale, rgb. Received: 'RGB'"),
     "all": ({"validation_split": 1.0}, "validation split must be above 0 and below 1"),
     "no number": ({"validation_split": float("nan")}, "validation split must be above 0"),
-    "other classes": ({"classes": ["bar", "sky"], "undivided": True}, "the class 'big dot', which"),
 }
 
 
