@@ -5,7 +5,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
@@ -52,6 +54,12 @@ def shapes(
                 pixels[: height // 3] += bright
             Image.fromarray(pixels).convert(mode).save(folder / name / f"{image}.png")
     return folder
+
+
+def needs_keras_with(name: str) -> Any:
+    """Skips a test under a version of Keras that lacks a layer or optimizer."""
+    there = hasattr(keras.layers, name) or hasattr(keras.optimizers, name)
+    return pytest.mark.skipif(not there, reason=f"Keras {keras.__version__} has no {name}")
 
 
 def png_header(columns: int, rows: int) -> bytes:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from asl_fast import RandomAugment
 from asl_fast.transforms import random_augment as augment
-from tests.samples import blobs
+from tests.samples import blobs, needs_keras_with
 
 OPTIONS = {
     "rotation_range": 10,
@@ -190,6 +190,7 @@ def test_quirks_repeat_keras_brightness_and_the_default_does_not():
         RandomAugment(**options, quirks=True).call(np.zeros((1, 4, 4, 2), np.uint8), training=True)
 
 
+@needs_keras_with("MixUp")
 def test_layers_that_follow():
     one_hot = np.eye(24, dtype=np.float32)[LABELS]
     layer = RandomAugment(**OPTIONS, then=[keras.layers.MixUp(seed=1)])

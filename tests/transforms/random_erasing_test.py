@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from asl_fast import AugmentOptions, RandomAugment
 from asl_fast.transforms.random_erasing import RandomErasing
+from tests.samples import needs_keras_with
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(0, 255, (64, 20, 30, 3)).astype(np.float32)
@@ -17,6 +18,7 @@ def erased(**options):
     return {name: value.numpy() for name, value in drawn.items()}, layer.apply(IMAGES, drawn)
 
 
+@needs_keras_with("RandomErasing")
 @pytest.mark.parametrize("fill", [7.0, (1.0, 300.0, 3.0), None])
 def test_the_same_rectangles_are_filled_as_by_kerass_layer(fill):
     drawn, ours = erased(erasing_factor=(0.9, 1.0), erasing_fill_value=fill)
