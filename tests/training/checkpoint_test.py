@@ -341,7 +341,7 @@ def trained_from_a_table(folder, name, sender):
 
 
 def test_a_process_killed_at_any_moment_loses_nothing(tmp_path):
-    """50 times: while it reads a table and caches it, in steps, and as it writes a checkpoint."""
+    """20 times: while it reads a table and caches it, in steps, and as it writes a checkpoint."""
     write_csv(tmp_path / "table.csv", *blobs(120))
     log = tmp_path / "log"
 
@@ -368,7 +368,7 @@ def test_a_process_killed_at_any_moment_loses_nothing(tmp_path):
     }
     random.seed(0)
     ended = 0
-    for message in ["reading"] * 10 + ["saved"] * 40:
+    for message in ["reading"] * 5 + ["saved"] * 15:
         while True:
             if message == "reading":
                 shutil.rmtree(os.environ["ASL_FAST_CACHE"], ignore_errors=True)

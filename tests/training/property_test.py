@@ -225,7 +225,7 @@ def trainings(draw):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:The `optimizer` argument")
-@examples(14)
+@examples(10)
 @hypothesis.given(case=trainings())
 def test_without_augmentation_training_is_that_of_keras(case, records):
     stored = [images.astype(case["dtype"]) for images in (IMAGES, MORE)]
@@ -331,7 +331,7 @@ def witness(targets):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@examples(10)
+@examples(7)
 @hypothesis.given(
     form=st.sampled_from(["arrays", "dataset", "unknown", "records"]),
     targets=st.sampled_from(["labels", "labels", "masks", "images"]),
